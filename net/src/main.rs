@@ -1,0 +1,2 @@
+//! Chooses what to run.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Placeholder chapter; written with the first code.
