@@ -1,1 +1,5 @@
-//! Placeholder chapter; written with the first code.
+//! # engine: one log on one disk
+pub mod env;
+pub mod ids;
+pub mod time;
+pub mod wait;
