@@ -1,4 +1,5 @@
 //! # engine: one log on one disk
+pub mod batch;
 pub mod env;
 pub mod ids;
 pub mod time;
