@@ -1,1 +1,4 @@
 //! Placeholder chapter; written with the first code.
+
+pub mod api;
+pub mod wire;

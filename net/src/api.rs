@@ -1,0 +1,135 @@
+//! The table of supported APIs: what ApiVersions answers, what a request header may name, and what
+//! the README lists. An API that is not here does not exist for clients; one that is, works.
+//!
+//! Ranges are Kafka 4.4's. Clients depend on them in ways that are easy to break: librdkafka up to
+//! 2.11.0 enables features by testing for exact *single* versions (Produce 3, Fetch 4, ListOffsets
+//! 1, FindCoordinator 0 …), kafka-python guesses the broker's release from them, and kafkajs fails
+//! if a key it needs is missing. So neither a minimum nor a maximum is ours to move.
+
+/// One API.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Api {
+    /// Kafka's number of it.
+    pub key: i16,
+    /// Kafka's name of it.
+    pub name: &'static str,
+    /// First version that ApiVersions advertises.
+    pub advertised_min: i16,
+    /// First version that is accepted. Differs for Produce only: librdkafka up to 2.11.0 turns
+    /// compression off unless version 0 is advertised (KAFKA-18659), although it never sends it.
+    pub version_min: i16,
+    /// Last version that is advertised and accepted.
+    pub version_max: i16,
+    /// First version with compact lengths and tagged fields (KIP-482).
+    pub flexible_min: i16,
+    /// What it does here, in a sentence.
+    pub about: &'static str,
+}
+
+impl Api {
+    /// Whether requests of this version are understood.
+    pub const fn accepts(&self, version: i16) -> bool {
+        self.version_min <= version && version <= self.version_max
+    }
+
+    /// Which request header precedes requests of this version; any version may be asked for.
+    pub const fn request_header_version(&self, version: i16) -> i16 {
+        if version >= self.flexible_min { 2 } else { 1 }
+    }
+}
+
+/// Key of ApiVersions, the API that must be answered in whatever version it is asked.
+pub const API_VERSIONS: i16 = 18;
+
+/// The API with this key, if it is served here.
+pub fn lookup(key: i16) -> Option<&'static Api> {
+    APIS.binary_search_by_key(&key, |api| api.key).ok().map(|i| &APIS[i])
+}
+
+macro_rules! apis {
+    ($($key:literal $name:ident $min:literal..=$max:literal flexible $flexible:literal
+        $(advertise $advertised:literal)?: $about:literal)*) => {
+        /// All supported APIs, by key.
+        pub static APIS: &[Api] = &[$(Api {
+            key: $key,
+            name: stringify!($name),
+            advertised_min: [$($advertised,)? $min][0],
+            version_min: $min,
+            version_max: $max,
+            flexible_min: $flexible,
+            about: $about,
+        }),*];
+    };
+}
+
+apis! {
+    0 Produce 3..=13 flexible 9 advertise 0:
+        "Appends record batches, one set per partition, and answers at the durability of its acks."
+    1 Fetch 4..=18 flexible 12:
+        "Reads record batches; waits for new ones; keeps incremental sessions (KIP-227)."
+    2 ListOffsets 1..=11 flexible 6:
+        "Finds offsets: earliest, latest, by timestamp, of the largest timestamp."
+    3 Metadata 0..=13 flexible 9:
+        "Tells brokers, topics, partitions and their leaders; may create a topic."
+    10 FindCoordinator 0..=6 flexible 3:
+        "Tells which broker coordinates a group or a transactional id."
+    18 ApiVersions 0..=5 flexible 3:
+        "Tells which APIs and versions are served; checks that the client is where it means to be."
+    19 CreateTopics 2..=7 flexible 5:
+        "Creates topics."
+    20 DeleteTopics 1..=6 flexible 4:
+        "Deletes topics, by name or id."
+    21 DeleteRecords 0..=2 flexible 2:
+        "Deletes the records of partitions below an offset."
+    22 InitProducerId 0..=5 flexible 2:
+        "Hands out the identity of an idempotent producer."
+    23 OffsetForLeaderEpoch 2..=4 flexible 4:
+        "Tells where a leader epoch ends, so that a reader notices a truncated log."
+    32 DescribeConfigs 1..=4 flexible 4:
+        "Tells the configuration of topics and brokers, with source and documentation."
+    33 AlterConfigs 0..=2 flexible 2:
+        "Replaces the whole configuration of topics."
+    35 DescribeLogDirs 1..=5 flexible 2:
+        "Tells log directories, and size of each partition in them."
+    37 CreatePartitions 0..=3 flexible 2:
+        "Adds partitions to topics."
+    44 IncrementalAlterConfigs 0..=1 flexible 1:
+        "Changes single entries of the configuration of topics."
+    60 DescribeCluster 0..=2 flexible 0:
+        "Tells the cluster's id, controller and brokers."
+    61 DescribeProducers 0..=0 flexible 0:
+        "Tells the producers that are known to partitions."
+    74 ListConfigResources 0..=1 flexible 0:
+        "Lists what has a configuration."
+    75 DescribeTopicPartitions 0..=0 flexible 0:
+        "Tells topics and their partitions, page by page."
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_finds_its_own() {
+        assert!(APIS.windows(2).all(|pair| pair[0].key < pair[1].key));
+        for api in APIS {
+            assert_eq!(lookup(api.key), Some(api));
+            assert!(api.advertised_min <= api.version_min && api.version_min <= api.version_max);
+        }
+        assert_eq!(lookup(4), None);
+        assert_eq!(lookup(-1), None);
+        assert_eq!(lookup(i16::MAX), None);
+    }
+
+    #[test]
+    fn single_versions_that_clients_test_for_are_advertised() {
+        // librdkafka up to 2.11.0, `rdkafka_feature.c`.
+        for (key, version) in [(0, 3), (1, 4), (0, 7), (1, 10), (10, 0), (2, 1), (22, 0), (18, 0)] {
+            let api = lookup(key).expect("served");
+            assert!((api.advertised_min..=api.version_max).contains(&version), "{}", api.name);
+        }
+        let produce = lookup(0).expect("served");
+        assert_eq!(produce.advertised_min, 0, "KAFKA-18659");
+        assert!(!produce.accepts(2));
+    }
+}
