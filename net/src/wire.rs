@@ -49,11 +49,15 @@
 
 pub mod api_versions;
 mod array;
+pub mod create_topics;
 mod encoded;
 mod error_code;
+pub mod fetch;
 mod header;
+pub mod list_offsets;
 pub mod message;
 pub mod metadata;
+pub mod produce;
 mod reader;
 mod writer;
 
