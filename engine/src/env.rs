@@ -42,6 +42,7 @@ pub enum Persist {
 /// One open file on one device. Shared within its shard behind an `Rc`.
 ///
 /// A future that was started and dropped may still take effect: never reuse its position.
+#[allow(clippy::len_without_is_empty)] // a length that must be awaited
 pub trait File: 'static {
     /// Memory it writes from.
     type Block: Block;
