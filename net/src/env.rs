@@ -11,8 +11,6 @@ use std::net::{Shutdown, SocketAddr};
 
 use engine::env::Env;
 
-
-
 /// How many values a lane holds at most unless said otherwise. Below 1,024 two busy shards spend
 /// their time waking each other (0.6 M values/s at 128, 17 M at 1,024).
 pub const LANE_LEN_MAX: usize = 1_024;

@@ -1,4 +1,5 @@
 //! Placeholder chapter; written with the first code.
 
 pub mod api;
+pub mod env;
 pub mod wire;
