@@ -1,1 +1,30 @@
-//! Placeholder chapter; written with the first code.
+//! # coordinator: what a cluster agrees on
+//!
+//! Machines whose memory is a log. A [`machine::Machine`] looks at its state and answers a request
+//! with records and replies; the driver (`runtime`) appends the records to the machine's log,
+//! applies them, and lets a reply out when everything that the machine had seen is committed. A
+//! start replays the log. There is one machine so far, the [`controller`], whose state is a
+//! [`cluster::Cluster`] and whose committed state every broker carries as an [`image::Image`].
+//!
+//! ```text
+//! request ─► decide ─► records ─► append ─► apply ──────────► reply waits …
+//!                                   │                              │
+//!                                   └────► written, synced ─► committed ─► reply, image
+//! ```
+//!
+//! Invariants:
+//! - replay(log) = state: only `apply` changes hard state, and it reads nothing but the record.
+//! - A reply never reveals what is not committed; neither does an image.
+//! - One request's records are one batch of the log: after a crash all of them are there or none.
+//! - An image is a prefix of the metadata log.
+//! - No core here reads a clock, draws a random number, waits, or touches a file; all of that is
+//!   in `runtime` and `metadata`.
+//!
+//! It knows neither sockets nor Kafka's wire, nor what partitions hold.
+
+pub mod cluster;
+pub mod config;
+pub mod controller;
+pub mod image;
+pub mod machine;
+pub mod records;

@@ -1,0 +1,399 @@
+//! What a cluster agrees on, as a value: brokers, topics, partitions, settings, producer ids.
+//!
+//! It is the controller's hard state and, frozen at an offset, the content of an
+//! [`crate::image::Image`]. Copies are cheap ([`map::SharedMap`]); only [`Cluster::apply`] changes
+//! one. `Send + Sync`: crosses lanes inside an image.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use engine::ids::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionIndex, ProducerId, TopicId};
+
+use crate::records::Record;
+use map::SharedMap;
+
+pub mod map;
+
+/// Name of a cluster for its whole life, in Kafka's form: 22 characters of URL-safe base64.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ClusterId(Arc<str>);
+
+impl ClusterId {
+    /// From its text.
+    pub fn new(text: &str) -> ClusterId {
+        ClusterId(text.into())
+    }
+
+    /// A new one from two random words.
+    pub fn random(random: [u64; 2]) -> ClusterId {
+        ClusterId(TopicId::random(random[0], random[1]).to_string().into())
+    }
+
+    /// Its text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Version of a partition's metadata (replicas, ISR, leader); grows with each change.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
+pub struct PartitionEpoch(pub i32);
+
+/// Where clients of one listener reach a broker.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Endpoint {
+    /// Name of the listener.
+    pub listener: String,
+    /// Host name or address that clients resolve.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// One broker.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Broker {
+    /// Its id.
+    pub id: BrokerId,
+    /// Its present uptime session.
+    pub epoch: BrokerEpoch,
+    /// How it is reached, in the order it listed them; never empty.
+    pub endpoints: Vec<Endpoint>,
+    /// Where it stands (`broker.rack`).
+    pub rack: Option<String>,
+}
+
+/// Brokers of one partition, in order of preference.
+pub type Replicas = Arc<[BrokerId]>;
+
+/// One partition of a topic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Partition {
+    /// Who keeps it, the preferred leader first; never empty, no duplicates.
+    pub replicas: Replicas,
+    /// Who is in sync; a subset of `replicas`, never empty.
+    pub isr: Replicas,
+    /// Who leads it: one of `isr`, or nobody.
+    pub leader: Option<BrokerId>,
+    /// Term of the leader; grows with each leader and each restart of one.
+    pub leader_epoch: LeaderEpoch,
+    /// Version of all of the above.
+    pub epoch: PartitionEpoch,
+}
+
+impl Partition {
+    /// A new one: all in sync, led by the first.
+    pub fn new(replicas: Replicas) -> Partition {
+        Partition {
+            leader: replicas.first().copied(),
+            isr: replicas.clone(),
+            replicas,
+            leader_epoch: LeaderEpoch(0),
+            epoch: PartitionEpoch(0),
+        }
+    }
+}
+
+/// One topic.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Topic {
+    /// Its identity.
+    pub id: TopicId,
+    /// Its name; unique, and does not collide with another after `.` → `_`.
+    pub name: Arc<str>,
+    /// Its partitions, by index; never empty.
+    pub partitions: Vec<Partition>,
+    /// Settings that differ from the brokers', by name.
+    pub overrides: BTreeMap<String, String>,
+}
+
+impl Topic {
+    /// The partition with this index.
+    pub fn partition(&self, index: PartitionIndex) -> Option<&Partition> {
+        self.partitions.get(usize::try_from(index.0).ok()?)
+    }
+
+    /// Its partitions with their indexes.
+    pub fn partitions(&self) -> impl Iterator<Item = (PartitionIndex, &Partition)> {
+        (0..).map(PartitionIndex).zip(&self.partitions)
+    }
+
+    /// How many replicas its first partition has, which is what Kafka shows.
+    pub fn replication_factor(&self) -> usize {
+        self.partitions.first().map_or(0, |partition| partition.replicas.len())
+    }
+}
+
+/// A topic that was deleted and whose files some broker may still have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeletedTopic {
+    /// Its name when it lived.
+    pub name: Arc<str>,
+    /// Brokers that have not yet said that they removed it; sorted, never empty.
+    pub holders: Vec<BrokerId>,
+}
+
+/// The whole of it.
+#[derive(Clone, Default, Debug)]
+pub struct Cluster {
+    id: Option<ClusterId>,
+    brokers: BTreeMap<BrokerId, Arc<Broker>>,
+    by_id: SharedMap<TopicId, Arc<Topic>>,
+    by_name: SharedMap<Arc<str>, Arc<Topic>>,
+    /// For names with `.` or `_`: the name with all `_` → the name. See [`Cluster::colliding`].
+    unified: SharedMap<Arc<str>, Arc<str>>,
+    deleted: SharedMap<TopicId, Arc<DeletedTopic>>,
+    partitions: usize,
+    last_broker_epoch: BrokerEpoch,
+    next_producer_id: i64,
+}
+
+impl PartialEq for Cluster {
+    fn eq(&self, other: &Cluster) -> bool {
+        self.id == other.id
+            && self.brokers == other.brokers
+            && self.by_id.iter().eq(other.by_id.iter())
+            && self.deleted.iter().eq(other.deleted.iter())
+            && self.last_broker_epoch == other.last_broker_epoch
+            && self.next_producer_id == other.next_producer_id
+    }
+}
+
+impl Cluster {
+    /// Its name; `None` until the first broker has registered.
+    pub fn id(&self) -> Option<&ClusterId> {
+        self.id.as_ref()
+    }
+
+    /// Its brokers, by id.
+    pub fn brokers(&self) -> impl Iterator<Item = &Arc<Broker>> {
+        self.brokers.values()
+    }
+
+    /// How many brokers.
+    pub fn broker_count(&self) -> usize {
+        self.brokers.len()
+    }
+
+    /// The broker with this id.
+    pub fn broker(&self, id: BrokerId) -> Option<&Arc<Broker>> {
+        self.brokers.get(&id)
+    }
+
+    /// The topic with this name.
+    pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.by_name.get(name)
+    }
+
+    /// The topic with this identity.
+    pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
+        self.by_id.get(&id)
+    }
+
+    /// All topics, by name.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.by_name.iter().map(|(_, topic)| topic)
+    }
+
+    /// Topics whose names are `start` or later, by name.
+    pub fn topics_from(&self, start: &str) -> impl Iterator<Item = &Arc<Topic>> {
+        self.by_name.iter_from(start).map(|(_, topic)| topic)
+    }
+
+    /// How many topics.
+    pub fn topic_count(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// How many partitions, of all topics.
+    pub fn partition_count(&self) -> usize {
+        self.partitions
+    }
+
+    /// The existing topic, if any, whose name becomes the same as `name` when each `.` is
+    /// replaced by `_` (metric names cannot tell them apart).
+    pub fn colliding(&self, name: &str) -> Option<&Arc<str>> {
+        self.unified.get(unify(name)?.as_str())
+    }
+
+    /// The deleted topic, if some broker may still have its files.
+    pub fn deleted_topic(&self, id: TopicId) -> Option<&Arc<DeletedTopic>> {
+        self.deleted.get(&id)
+    }
+
+    /// Deleted topics whose files some broker may still have, by identity.
+    pub fn deleted_topics(&self) -> impl Iterator<Item = (TopicId, &Arc<DeletedTopic>)> {
+        self.deleted.iter().map(|(id, topic)| (*id, topic))
+    }
+
+    /// How many deleted topics are not purged yet.
+    pub fn deleted_topic_count(&self) -> usize {
+        self.deleted.len()
+    }
+
+    /// The first producer id that was never given out.
+    pub fn next_producer_id(&self) -> ProducerId {
+        ProducerId(self.next_producer_id)
+    }
+
+    /// The newest broker epoch ever given out.
+    pub fn last_broker_epoch(&self) -> BrokerEpoch {
+        self.last_broker_epoch
+    }
+
+    pub(crate) fn topics_by_id(&self) -> &SharedMap<TopicId, Arc<Topic>> {
+        &self.by_id
+    }
+
+    pub(crate) fn deleted_by_id(&self) -> &SharedMap<TopicId, Arc<DeletedTopic>> {
+        &self.deleted
+    }
+
+    /// Makes a record true. Panics on one that contradicts the state: no log of ours holds it.
+    pub fn apply(&mut self, record: &Record) {
+        match record {
+            Record::ClusterFormed { id } => {
+                assert!(self.id.is_none(), "cluster {id} formed twice");
+                self.id = Some(id.clone());
+            }
+            Record::BrokerRegistered(broker) => self.register(broker),
+            Record::TopicCreated(topic) => self.insert_topic(topic),
+            Record::PartitionsAdded { topic, first, partitions } => {
+                self.change_topic(*topic, |topic| {
+                    let expected = topic.partitions.len();
+                    assert_eq!(first.0 as usize, expected, "partitions of {} skip", topic.name);
+                    topic.partitions.extend(partitions.iter().cloned());
+                });
+                self.partitions += partitions.len();
+            }
+            Record::TopicOverridesChanged { topic, changes } => {
+                self.change_topic(*topic, |topic| {
+                    for (name, value) in changes {
+                        match value {
+                            Some(value) => topic.overrides.insert(name.clone(), value.clone()),
+                            None => topic.overrides.remove(name),
+                        };
+                    }
+                });
+            }
+            Record::TopicDeleted { topic } => self.delete_topic(*topic),
+            Record::TopicPurged { topic, broker } => self.purge_topic(*topic, *broker),
+            Record::ProducerIdsAllocated { next, .. } => {
+                assert!(next.0 > self.next_producer_id, "producer ids go back to {next}");
+                self.next_producer_id = next.0;
+            }
+        }
+    }
+
+    /// A broker begins an uptime session. What it had led and not synced may be gone, so each
+    /// partition that it leads enters a new leader epoch: offsets written before and after the
+    /// restart can be told apart.
+    fn register(&mut self, broker: &Arc<Broker>) {
+        assert!(broker.epoch > self.last_broker_epoch, "broker epoch {} again", broker.epoch);
+        self.last_broker_epoch = broker.epoch;
+        self.brokers.insert(broker.id, broker.clone());
+        let led: Vec<TopicId> = self
+            .by_id
+            .iter()
+            .filter(|(_, topic)| topic.partitions.iter().any(|p| p.leader == Some(broker.id)))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in led {
+            self.change_topic(id, |topic| {
+                for partition in &mut topic.partitions {
+                    if partition.leader == Some(broker.id) {
+                        partition.leader_epoch.0 += 1;
+                        partition.epoch.0 += 1;
+                    }
+                }
+            });
+        }
+    }
+
+    fn insert_topic(&mut self, topic: &Arc<Topic>) {
+        let name = topic.name.clone();
+        assert!(self.by_id.insert(topic.id, topic.clone()).is_none(), "{} twice", topic.id);
+        assert!(self.by_name.insert(name.clone(), topic.clone()).is_none(), "{name} twice");
+        if let Some(unified) = unify(&name) {
+            self.unified.insert(unified.into(), name);
+        }
+        self.partitions += topic.partitions.len();
+    }
+
+    fn change_topic(&mut self, id: TopicId, change: impl FnOnce(&mut Topic)) {
+        let before = self.by_id.get(&id).unwrap_or_else(|| panic!("no topic {id}"));
+        let mut topic = Topic::clone(before);
+        change(&mut topic);
+        let topic = Arc::new(topic);
+        self.by_name.insert(topic.name.clone(), topic.clone());
+        self.by_id.insert(id, topic);
+    }
+
+    fn delete_topic(&mut self, id: TopicId) {
+        let topic = self.by_id.remove(&id).unwrap_or_else(|| panic!("no topic {id}"));
+        self.by_name.remove(&topic.name);
+        if let Some(unified) = unify(&topic.name) {
+            self.unified.remove(unified.as_str());
+        }
+        self.partitions -= topic.partitions.len();
+        let mut holders: Vec<BrokerId> =
+            topic.partitions.iter().flat_map(|p| p.replicas.iter().copied()).collect();
+        holders.sort_unstable();
+        holders.dedup();
+        let deleted = DeletedTopic { name: topic.name.clone(), holders };
+        self.deleted.insert(id, Arc::new(deleted));
+    }
+
+    fn purge_topic(&mut self, id: TopicId, broker: BrokerId) {
+        let Some(deleted) = self.deleted.get(&id) else {
+            panic!("no deleted topic {id}");
+        };
+        let mut deleted = DeletedTopic::clone(deleted);
+        deleted.holders.retain(|holder| *holder != broker);
+        if deleted.holders.is_empty() {
+            self.deleted.remove(&id);
+        } else {
+            self.deleted.insert(id, Arc::new(deleted));
+        }
+    }
+
+    /// Rebuilds one from the parts that a snapshot holds.
+    pub(crate) fn restore(parts: Parts) -> Cluster {
+        let mut cluster = Cluster {
+            id: parts.id,
+            brokers: parts.brokers.into_iter().map(|b| (b.id, Arc::new(b))).collect(),
+            last_broker_epoch: parts.last_broker_epoch,
+            next_producer_id: parts.next_producer_id.0,
+            ..Cluster::default()
+        };
+        for topic in parts.topics {
+            cluster.insert_topic(&Arc::new(topic));
+        }
+        for (id, topic) in parts.deleted {
+            cluster.deleted.insert(id, Arc::new(topic));
+        }
+        cluster
+    }
+}
+
+/// All that a cluster consists of, flat.
+pub(crate) struct Parts {
+    pub id: Option<ClusterId>,
+    pub brokers: Vec<Broker>,
+    pub topics: Vec<Topic>,
+    pub deleted: Vec<(TopicId, DeletedTopic)>,
+    pub last_broker_epoch: BrokerEpoch,
+    pub next_producer_id: ProducerId,
+}
+
+/// `name` with `_` for each `.`, if it has one of them.
+pub(crate) fn unify(name: &str) -> Option<String> {
+    name.contains(['.', '_']).then(|| name.replace('.', "_"))
+}

@@ -1,0 +1,181 @@
+//! Overrides of topics change: replaced as a whole, or edited one by one. Kafka's
+//! `ConfigurationControlManager` and the checks of `ConfigAdminManager`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::topics::{distinct, unknown_topic};
+use super::{Change, ConfigChange, Controller, Edit, Refusal, Why, check_topic_name};
+use crate::cluster::Topic;
+use crate::machine::Seen;
+use crate::records::Record;
+
+/// Overrides by name.
+type Overrides = BTreeMap<String, String>;
+
+/// The overrides of a topic to make; refused if one has no value or cannot be.
+pub(super) fn of_new_topic(
+    seen: Seen<'_, Controller>,
+    wanted: &[(String, Option<String>)],
+) -> Result<Overrides, Refusal> {
+    let nulls: Vec<&str> =
+        wanted.iter().filter(|(_, value)| value.is_none()).map(|(name, _)| name.as_str()).collect();
+    if !nulls.is_empty() {
+        return Err(Refusal::new(
+            Why::ConfigInvalid,
+            format!("Null value not supported for topic configs: {}", nulls.join(",")),
+        ));
+    }
+    let overrides =
+        wanted.iter().filter_map(|(name, value)| Some((name.clone(), value.clone()?))).collect();
+    check(seen, &overrides)?;
+    Ok(overrides)
+}
+
+pub(super) fn alter(
+    seen: Seen<'_, Controller>,
+    changes: Vec<ConfigChange>,
+    validate_only: bool,
+    records: &mut Vec<Record>,
+) -> Vec<(String, Result<(), Refusal>)> {
+    distinct(changes, |change| &change.topic)
+        .map(|(change, duplicate)| {
+            let name = change.topic.clone();
+            if duplicate {
+                let message = "Each resource must appear at most once.";
+                return (name, Err(Refusal::new(Why::RequestInvalid, message)));
+            }
+            let altered = alter_one(seen, change).map(|record| {
+                if !validate_only {
+                    records.extend(record);
+                }
+            });
+            (name, altered)
+        })
+        .collect()
+}
+
+/// The record that makes the change true; none if it is true already.
+fn alter_one(seen: Seen<'_, Controller>, change: ConfigChange) -> Result<Option<Record>, Refusal> {
+    if change.topic.is_empty() {
+        let message = "Default topic resources are not allowed.";
+        return Err(Refusal::new(Why::RequestInvalid, message));
+    }
+    check_topic_name(&change.topic)?;
+    let topic = seen.hard.topic(&change.topic);
+    let before = topic.map(|topic| topic.overrides.clone()).unwrap_or_default();
+    let after = match change.change {
+        Change::Replace(wanted) => {
+            check_mentions(wanted.iter().map(|(name, value)| (name, value.is_some())))?;
+            wanted.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+        }
+        Change::Edit(edits) => {
+            check_mentions(edits.iter().map(|(name, edit)| (name, edit.has_value())))?;
+            edited(&before, edits)?
+        }
+    };
+    check(seen, &after)?;
+    let topic = topic.ok_or_else(unknown_topic)?;
+    Ok(difference(topic, &before, &after))
+}
+
+/// Refuses names that are mentioned twice and values that are missing.
+fn check_mentions<'a>(
+    mentions: impl Iterator<Item = (&'a String, bool)> + Clone,
+) -> Result<(), Refusal> {
+    let mut names = BTreeSet::new();
+    if !mentions.clone().all(|(name, _)| names.insert(name)) {
+        let message = "Error due to duplicate config keys";
+        return Err(Refusal::new(Why::RequestInvalid, message));
+    }
+    let nulls: Vec<&str> =
+        mentions.filter(|(_, has_value)| !has_value).map(|(name, _)| name.as_str()).collect();
+    if nulls.is_empty() {
+        return Ok(());
+    }
+    let message = format!("Null value not supported for : {}", nulls.join(", "));
+    Err(Refusal::new(Why::RequestInvalid, message))
+}
+
+impl Edit {
+    fn has_value(&self) -> bool {
+        match self {
+            Edit::Delete => true,
+            Edit::Set(value) | Edit::Append(value) | Edit::Subtract(value) => value.is_some(),
+        }
+    }
+}
+
+/// The overrides after `edits`, each of which has its value.
+fn edited(before: &Overrides, edits: Vec<(String, Edit)>) -> Result<Overrides, Refusal> {
+    let mut after = before.clone();
+    for (name, edit) in edits {
+        match edit {
+            Edit::Set(value) => {
+                after.insert(name, value.unwrap_or_default());
+            }
+            Edit::Delete => {
+                after.remove(&name);
+            }
+            Edit::Append(value) => {
+                let mut list = list_of(&after, &name, "APPEND")?;
+                for item in value.unwrap_or_default().split(',') {
+                    if !list.iter().any(|present| present == item) {
+                        list.push(item.to_string());
+                    }
+                }
+                after.insert(name, list.join(","));
+            }
+            Edit::Subtract(value) => {
+                let mut list = list_of(&after, &name, "SUBTRACT")?;
+                for item in value.unwrap_or_default().split(',') {
+                    list.retain(|present| present != item);
+                }
+                after.insert(name, list.join(","));
+            }
+        }
+    }
+    Ok(after)
+}
+
+/// The items of a list setting: its override, or else its default.
+fn list_of(overrides: &Overrides, name: &str, edit: &str) -> Result<Vec<String>, Refusal> {
+    let Some(default) = list_default(name) else {
+        let message = format!("Can't {edit} to key {name} because its type is not LIST.");
+        return Err(Refusal::new(Why::ConfigInvalid, message));
+    };
+    let list = overrides.get(name).map_or(default, String::as_str);
+    Ok(list.split(',').filter(|item| !item.is_empty()).map(str::to_string).collect())
+}
+
+/// The default of a setting that is a list; `None` for others.
+fn list_default(name: &str) -> Option<&'static str> {
+    match name {
+        "cleanup.policy" => Some("delete"),
+        "leader.replication.throttled.replicas" | "follower.replication.throttled.replicas" => {
+            Some("")
+        }
+        _ => None,
+    }
+}
+
+/// Refuses overrides that a topic cannot have, alone or together.
+fn check(seen: Seen<'_, Controller>, overrides: &Overrides) -> Result<(), Refusal> {
+    let most = seen.config.override_bytes_max;
+    for (name, value) in overrides {
+        if name.len() > most || value.len() > most {
+            let message = format!("A topic config name or value is longer than {most} bytes.");
+            return Err(Refusal::new(Why::ConfigInvalid, message));
+        }
+    }
+    Ok(())
+}
+
+fn difference(topic: &Topic, before: &Overrides, after: &Overrides) -> Option<Record> {
+    let gone = before.keys().filter(|name| !after.contains_key(*name)).map(|n| (n.clone(), None));
+    let set = after
+        .iter()
+        .filter(|(name, value)| before.get(*name) != Some(value))
+        .map(|(name, value)| (name.clone(), Some(value.clone())));
+    let changes: Vec<_> = gone.chain(set).collect();
+    (!changes.is_empty()).then_some(Record::TopicOverridesChanged { topic: topic.id, changes })
+}
