@@ -47,18 +47,32 @@
 //! (`tests/wire_oracle`). Deviation from Kafka: a string that is not UTF-8 is refused, where Java
 //! replaces what it cannot read.
 
+pub mod alter_configs;
 pub mod api_versions;
 mod array;
+pub mod create_partitions;
 pub mod create_topics;
+pub mod delete_records;
+pub mod delete_topics;
+pub mod describe_cluster;
+pub mod describe_configs;
+pub mod describe_log_dirs;
+pub mod describe_producers;
+pub mod describe_topic_partitions;
 mod encoded;
 mod error_code;
 pub mod fetch;
+pub mod find_coordinator;
 mod header;
+pub mod init_producer_id;
+pub mod list_config_resources;
 pub mod list_offsets;
 pub mod message;
 pub mod metadata;
+pub mod offset_for_leader_epoch;
 pub mod produce;
 mod reader;
+pub mod shape;
 mod writer;
 
 pub use array::{Array, Iter};
@@ -69,4 +83,5 @@ pub use error_code::ErrorCode;
 pub use header::{HeaderError, RequestHeader};
 pub use message::{Field, Message, Records, Request, Version};
 pub use reader::{DecodeError, DecodeErrorKind, Reader, STRING_BYTES_MAX};
+pub use shape::{Shape, ShapeField};
 pub use writer::{Cut, Measure, Sink, Writer};

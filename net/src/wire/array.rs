@@ -10,6 +10,7 @@ use std::fmt;
 
 use super::message::{Field, Nullable, Version, read_required};
 use super::reader::{DecodeError, Reader};
+use super::shape::Shape;
 use super::writer::Sink;
 
 /// A list of `T`: read from a frame, or made to be written (from a `Vec` or a slice).
@@ -183,6 +184,8 @@ impl<'a, T: Field<'a>> Nullable<'a> for Array<'a, T> {
 }
 
 impl<'a, T: Field<'a>> Field<'a> for Array<'a, T> {
+    const SHAPE: Shape = Shape::Array { of: &T::SHAPE };
+
     fn read(reader: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
         read_required(reader, version)
     }

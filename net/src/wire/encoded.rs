@@ -88,7 +88,7 @@ impl Encoded {
     }
 
     /// Joins the frame with the records that were announced as [`super::Records::Elsewhere`]:
-    /// `records[slot]` are the slices of that slot, in order, together exactly as long as announced.
+    /// `records[slot]` are the slices of that slot, in order, in all exactly as long as announced.
     pub fn with_records<S: Deref<Target = [u8]>>(self, records: Vec<Vec<S>>) -> Outgoing<S> {
         for cut in &self.cuts {
             let slices = records.get(cut.slot as usize).map_or(&[][..], Vec::as_slice);

@@ -7,13 +7,17 @@
 use std::fmt;
 
 macro_rules! error_codes {
-    ($($variant:ident = $number:literal, $name:literal, $retriable:literal;)*) => {
+    ($(
+        $(#[$meta:meta])*
+        $variant:ident = $number:literal, $name:literal, $retriable:literal;
+    )*) => {
         /// What went wrong, in the terms of the protocol.
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
         #[repr(i16)]
         pub enum ErrorCode {
             $(
                 #[doc = concat!("`", $name, "`, ", stringify!($number), ".")]
+                $(#[$meta])*
                 $variant = $number,
             )*
         }
@@ -59,12 +63,6 @@ impl ErrorCode {
     }
 }
 
-impl Default for ErrorCode {
-    fn default() -> Self {
-        ErrorCode::None
-    }
-}
-
 impl fmt::Display for ErrorCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -79,6 +77,7 @@ impl fmt::Debug for ErrorCode {
 
 error_codes! {
     UnknownServerError = -1, "UNKNOWN_SERVER_ERROR", false;
+    #[default]
     None = 0, "NONE", false;
     OffsetOutOfRange = 1, "OFFSET_OUT_OF_RANGE", false;
     CorruptMessage = 2, "CORRUPT_MESSAGE", true;

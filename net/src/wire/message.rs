@@ -17,8 +17,8 @@
 //!     }
 //! }
 //! ```
-//! `: response 99, versions …` declares the answer; nothing after the name declares a struct that is
-//! part of messages. Field order is wire order.
+//! `: response 99, versions …` declares the answer; nothing after the name declares a struct that
+//! is part of messages. Field order is wire order.
 //! A value in a field that the chosen version lacks is not sent; readers see the default.
 
 use std::borrow::Cow;
@@ -27,6 +27,7 @@ use engine::ids::TopicId;
 
 use super::error_code::ErrorCode;
 use super::reader::{DecodeError, DecodeErrorKind, Reader};
+use super::shape::Shape;
 use super::writer::Sink;
 
 /// The version that a message is read or written in.
@@ -42,6 +43,9 @@ pub struct Version {
 ///
 /// What was read borrows the frame (`'a`); reading allocates nothing.
 pub trait Field<'a>: Sized {
+    /// What it looks like, as data.
+    const SHAPE: Shape;
+
     /// Reads one, and checks all of it.
     fn read(reader: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError>;
     /// Writes it.
@@ -49,7 +53,7 @@ pub trait Field<'a>: Sized {
 }
 
 /// A field that some version allows to be null; `Option` of it is a field, too.
-pub trait Nullable<'a>: Sized {
+pub trait Nullable<'a>: Field<'a> {
     /// Reads one that may be null.
     fn read_nullable(r: &mut Reader<'a>, version: Version) -> Result<Option<Self>, DecodeError>;
     /// Writes one that may be null.
@@ -66,6 +70,8 @@ pub(super) fn read_required<'a, T: Nullable<'a>>(
 }
 
 impl<'a, T: Nullable<'a>> Field<'a> for Option<T> {
+    const SHAPE: Shape = Shape::Nullable { of: &T::SHAPE };
+
     fn read(reader: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
         T::read_nullable(reader, version)
     }
@@ -89,6 +95,8 @@ impl<T> IsNull for Option<T> {
 macro_rules! integers {
     ($($name:ident),*) => {$(
         impl Field<'_> for $name {
+            const SHAPE: Shape = Shape::Int { bytes: size_of::<$name>() };
+
             fn read(reader: &mut Reader<'_>, _: Version) -> Result<Self, DecodeError> {
                 reader.$name()
             }
@@ -102,6 +110,8 @@ macro_rules! integers {
 integers!(i8, i16, i32, i64);
 
 impl Field<'_> for bool {
+    const SHAPE: Shape = Shape::Bool;
+
     fn read(reader: &mut Reader<'_>, _: Version) -> Result<Self, DecodeError> {
         reader.bool()
     }
@@ -113,6 +123,8 @@ impl Field<'_> for bool {
 
 /// Kafka's `uuid` where it is not a topic's.
 impl Field<'_> for [u8; 16] {
+    const SHAPE: Shape = Shape::Uuid;
+
     fn read(reader: &mut Reader<'_>, _: Version) -> Result<Self, DecodeError> {
         reader.uuid()
     }
@@ -123,6 +135,8 @@ impl Field<'_> for [u8; 16] {
 }
 
 impl Field<'_> for TopicId {
+    const SHAPE: Shape = Shape::Uuid;
+
     fn read(reader: &mut Reader<'_>, _: Version) -> Result<Self, DecodeError> {
         reader.uuid().map(TopicId::from_bytes)
     }
@@ -135,6 +149,8 @@ impl Field<'_> for TopicId {
 /// Kafka's `int16` where it is an error; numbers that we do not know read as
 /// [`ErrorCode::UnknownServerError`], as in Kafka's `Errors.forCode`.
 impl Field<'_> for ErrorCode {
+    const SHAPE: Shape = Shape::ErrorCode;
+
     fn read(reader: &mut Reader<'_>, _: Version) -> Result<Self, DecodeError> {
         reader.i16().map(ErrorCode::from_wire)
     }
@@ -155,6 +171,8 @@ impl<'a> Nullable<'a> for &'a str {
 }
 
 impl<'a> Field<'a> for &'a str {
+    const SHAPE: Shape = Shape::String;
+
     fn read(reader: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
         read_required(reader, version)
     }
@@ -175,6 +193,8 @@ impl<'a> Nullable<'a> for Cow<'a, str> {
 }
 
 impl<'a> Field<'a> for Cow<'a, str> {
+    const SHAPE: Shape = Shape::String;
+
     fn read(reader: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
         read_required(reader, version)
     }
@@ -236,6 +256,18 @@ impl<'a> Nullable<'a> for Records<'a> {
     }
 }
 
+impl<'a> Field<'a> for Records<'a> {
+    const SHAPE: Shape = Shape::Records;
+
+    fn read(reader: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
+        read_required(reader, version)
+    }
+
+    fn write<S: Sink>(&self, sink: &mut S, version: Version) {
+        Self::write_nullable(Some(self), sink, version);
+    }
+}
+
 /// A whole request or response.
 pub trait Message<'a>: Field<'a> {
     /// Kafka's number of the API.
@@ -278,7 +310,7 @@ macro_rules! message {
         message!($($rest)*);
     };
 
-    // Every field becomes `name [type] [versions] [nullable] [tag] [default]`, empty where not said.
+    // Every field becomes `name [type] [versions] [nullable] [tag] [default]`, empty if not said.
     (@struct $meta:tt $name:ident $life:tt {
         $(
             $(#[$doc:meta])*
@@ -319,6 +351,17 @@ macro_rules! message {
         }
 
         impl<$life> $crate::wire::Field<$life> for $name $($args)* {
+            const SHAPE: $crate::wire::Shape = $crate::wire::Shape::Struct {
+                name: stringify!($name),
+                fields: &[$($crate::wire::ShapeField {
+                    name: stringify!($field),
+                    shape: &<$ty as $crate::wire::Field<$life>>::SHAPE,
+                    exists: |number| message!(@has number $versions),
+                    nullable: |number| message!(@has number $nullable),
+                    tag: message!(@tag $tag),
+                },)*],
+            };
+
             #[allow(unused_mut)]
             fn read(
                 reader: &mut $crate::wire::Reader<$life>,
@@ -453,15 +496,24 @@ macro_rules! message {
 
     (@default []) => { Default::default() };
     (@default [$given:expr]) => { $given };
-    (@has $version:ident []) => { true };
-    (@has $version:ident [$versions:expr]) => { ($versions).contains(&$version.number) };
+    // Whether a version number is in a range; no range means every version.
+    (@has $number:ident []) => {{ let _: i16 = $number; true }};
+    (@has $number:ident [$versions:expr]) => { ($versions).contains(&$number) };
+    (@tag []) => { None };
+    (@tag [$tag:literal]) => { Some($tag) };
     // Whether the version has the field, in its place among the others.
-    (@in_order $version:ident $versions:tt []) => { message!(@has $version $versions) };
+    (@in_order $version:ident $versions:tt []) => {{
+        let number = $version.number;
+        message!(@has number $versions)
+    }};
     (@in_order $version:ident $versions:tt [$tag:literal]) => { false };
     // The field's tag, if the version has it as a tagged field.
     (@in_tags $version:ident $versions:tt []) => { None::<u32> };
     (@in_tags $version:ident $versions:tt [$tag:literal]) => {
-        message!(@has $version $versions).then_some($tag as u32)
+        {
+            let number = $version.number;
+            message!(@has number $versions).then_some($tag as u32)
+        }
     };
     (@read $reader:ident $version:ident [$ty:ty] []) => {
         <$ty as $crate::wire::message::Field<'_>>::read($reader, $version)?
