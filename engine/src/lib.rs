@@ -1,6 +1,7 @@
 //! # engine: one log on one disk
 pub mod batch;
 pub mod env;
+pub mod epochs;
 pub mod ids;
 pub mod time;
 pub mod wait;
