@@ -25,11 +25,16 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
 use crate::time::Timestamp;
 
+mod build;
 mod check;
 mod compress;
+mod read;
 mod records;
 
+pub use build::{BatchBuilder, BatchFull, Marker, NewRecord, RecordHeader};
 pub use check::{BatchError, Checked, Depth, Rules, TimestampRule, check, check_trusted};
+pub use compress::ZSTD_WINDOW_LOG_MAX;
+pub use read::{Record, RecordAt, RecordHeaders, Records};
 pub use records::RecordFault;
 
 /// Length of the header in bytes; records follow it.

@@ -7,7 +7,7 @@
 //! snappy one whole chunk, at most 22 × `n`, because its format refers back without a limit
 //! (franz-go does so over whole batches). All of them are also under the cap.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use super::Codec;
 use super::records::{RecordFault, Source};
@@ -56,6 +56,16 @@ impl<'a> Inflate<'a> {
         Ok(Inflate { decoder, window, from: 0, to: 0, taken: 0, left: out_bytes_max })
     }
 
+    /// Decompresses all that is left into `out`, which is emptied first.
+    pub fn read_all(&mut self, out: &mut Vec<u8>) -> Result<(), RecordFault> {
+        out.clear();
+        while self.from < self.to || self.fill()? {
+            out.extend_from_slice(&self.window[self.from..self.to]);
+            self.from = self.to;
+        }
+        Ok(())
+    }
+
     /// Decompresses the next window; false at the end.
     fn fill(&mut self) -> Result<bool, RecordFault> {
         let read = match &mut self.decoder {
@@ -74,6 +84,47 @@ impl<'a> Inflate<'a> {
             Err(_) => Err(RecordFault::Undecodable),
         }
     }
+}
+
+/// Compresses `bytes` and appends the result to `out`.
+pub(super) fn deflate(codec: Codec, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    match codec {
+        Codec::None => out.extend_from_slice(bytes),
+        Codec::Gzip => {
+            let mut encoder = flate2::write::GzEncoder::new(out, flate2::Compression::default());
+            encoder.write_all(bytes)?;
+            encoder.finish()?;
+        }
+        Codec::Snappy => deflate_snappy(bytes, out)?,
+        Codec::Lz4 => {
+            let mut encoder = lz4_flex::frame::FrameEncoder::with_frame_info(lz4_frame(), out);
+            encoder.write_all(bytes)?;
+            encoder.finish().map_err(io::Error::other)?;
+        }
+        Codec::Zstd => zstd::stream::copy_encode(bytes, out, zstd::DEFAULT_COMPRESSION_LEVEL)?,
+    }
+    Ok(())
+}
+
+/// Independent blocks of 64 KiB without checksums, which is what Kafka's own reader requires at
+/// most (`Lz4BlockInputStream`).
+fn lz4_frame() -> lz4_flex::frame::FrameInfo {
+    lz4_flex::frame::FrameInfo::new()
+        .block_size(lz4_flex::frame::BlockSize::Max64KB)
+        .block_mode(lz4_flex::frame::BlockMode::Independent)
+}
+
+/// In chunks of 32 KiB, as the Java client writes them; every client reads that.
+fn deflate_snappy(bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    out.extend_from_slice(XERIAL_MAGIC);
+    out.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 1]);
+    let mut encoder = snap::raw::Encoder::new();
+    for chunk in bytes.chunks(WINDOW_BYTES) {
+        let chunk = encoder.compress_vec(chunk)?;
+        out.extend_from_slice(&(chunk.len() as u32).to_be_bytes());
+        out.extend_from_slice(&chunk);
+    }
+    Ok(())
 }
 
 fn zstd_decoder(bytes: &[u8]) -> io::Result<zstd::stream::read::Decoder<'static, &[u8]>> {

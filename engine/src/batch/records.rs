@@ -108,6 +108,7 @@ pub(super) trait Source {
 }
 
 /// Uncompressed bytes as a [`Source`].
+#[derive(Debug, Clone)]
 pub(super) struct Cursor<'a> {
     bytes: &'a [u8],
     position: usize,
@@ -117,6 +118,27 @@ impl<'a> Cursor<'a> {
     /// From the beginning of `bytes`.
     pub fn new(bytes: &'a [u8]) -> Cursor<'a> {
         Cursor { bytes, position: 0 }
+    }
+
+    /// What was not taken yet.
+    pub fn rest(&self) -> &'a [u8] {
+        &self.bytes[self.position..]
+    }
+
+    /// Takes `count` bytes as they lie.
+    pub fn take(&mut self, count: usize) -> Result<&'a [u8], RecordFault> {
+        let from = self.position;
+        self.skip(count)?;
+        Ok(&self.bytes[from..self.position])
+    }
+
+    /// Takes a key, value or header value; length -1 is null.
+    pub fn nullable(&mut self) -> Result<Option<&'a [u8]>, RecordFault> {
+        match self.varint()? {
+            -1 => Ok(None),
+            length @ 0.. => self.take(length as usize).map(Some),
+            _ => Err(RecordFault::Negative),
+        }
     }
 }
 
