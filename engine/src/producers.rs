@@ -107,7 +107,7 @@ pub enum ProducerError {
 }
 
 /// What is remembered of one producer. `window` is oldest first, at most [`WINDOW_BATCHES`] long,
-/// of one epoch, without a gap in sequences.
+/// and of one epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     epoch: ProducerEpoch,
