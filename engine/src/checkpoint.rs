@@ -1,0 +1,157 @@
+//! Tiny facts of a log that must survive: where it starts, from where recovery has to scan, the
+//! leader epochs and the producers at that point. Written alternately to two files, each with a
+//! sequence number and a checksum, so that a torn write leaves the older one. Read with full
+//! validation (rkyv's bytecheck); a checkpoint is an accelerator, the segments are the truth. The
+//! exception is the log start: what DeleteRecords removed stays removed, so its reply waits for
+//! the checkpoint.
+
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+
+use crate::env::{Block, Env, File, Open, Persist};
+use crate::ids::TopicPartition;
+use crate::producers::ProducersSnapshot;
+
+/// "RBck": the first word of a slot.
+const MAGIC: u32 = 0x6b63_4252;
+const VERSION: u32 = 1;
+const HEAD_BYTES: usize = 16;
+/// The two files.
+const SLOTS: [&str; 2] = ["checkpoint.a", "checkpoint.b"];
+
+/// Largest checkpoint that is read, in bytes: bounds memory against a damaged length.
+pub const CHECKPOINT_BYTES_MAX: u64 = 64 << 20;
+
+/// The facts.
+#[derive(Debug, Clone, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Checkpoint {
+    /// Rises with each one; the larger of two whole slots counts.
+    pub sequence: u64,
+    /// Which partition this is: topic id and partition index.
+    pub topic: [u8; 16],
+    /// Partition index.
+    pub partition: i32,
+    /// First readable offset.
+    pub log_start: u64,
+    /// Base offset of the segment where recovery begins to scan.
+    pub segment: u64,
+    /// Position in it.
+    pub position: u64,
+    /// Offset of the batch that stands there, or will.
+    pub offset: u64,
+    /// Largest timestamp of that segment's first batch, for rolling by time.
+    pub first_timestamp: Option<i64>,
+    /// Leader epochs as (epoch, start offset).
+    pub epochs: Vec<(i32, u64)>,
+    /// Producers at `offset`.
+    pub producers: ProducersSnapshot,
+}
+
+impl Checkpoint {
+    /// The bytes of a slot.
+    pub fn encode(&self) -> Vec<u8> {
+        let body = rkyv::to_bytes::<rkyv::rancor::Error>(self).expect("plain values serialize");
+        let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
+        bytes.extend_from_slice(&MAGIC.to_le_bytes());
+        bytes.extend_from_slice(&VERSION.to_le_bytes());
+        bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&crc32c::crc32c(&body).to_le_bytes());
+        bytes.extend_from_slice(&body);
+        bytes
+    }
+
+    /// Reads a slot; `None` if it is torn, foreign or of another version.
+    pub fn decode(bytes: &[u8]) -> Option<Checkpoint> {
+        let word = |at: usize| {
+            let bytes = bytes.get(at..at + 4)?;
+            Some(u32::from_le_bytes(bytes.try_into().ok()?))
+        };
+        if word(0)? != MAGIC || word(4)? != VERSION {
+            return None;
+        }
+        let body = bytes.get(HEAD_BYTES..)?.get(..word(8)? as usize)?;
+        if crc32c::crc32c(body) != word(12)? {
+            return None;
+        }
+        // rkyv wants its bytes aligned.
+        let mut aligned = rkyv::util::AlignedVec::<16>::with_capacity(body.len());
+        aligned.extend_from_slice(body);
+        rkyv::from_bytes::<Checkpoint, rkyv::rancor::Error>(&aligned).ok()
+    }
+
+    /// Writes it to the slot that its sequence number says. Durable when this returns.
+    pub async fn write<E: Env>(&self, env: &E, dir: &Path) -> io::Result<()> {
+        let bytes = self.encode();
+        let path = dir.join(SLOTS[(self.sequence % 2) as usize]);
+        let file = match env.open(&path, Open::Write).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let file = env.open(&path, Open::Create).await?;
+                env.sync_dir(dir).await?;
+                file
+            }
+            file => file?,
+        };
+        let mut block = env.block(bytes.len());
+        block.bytes_mut()[..bytes.len()].copy_from_slice(&bytes);
+        file.write_at(Rc::new(block), 0, Persist::Synced).await
+    }
+
+    /// The newest whole checkpoint in a directory that belongs to `identity`, or why there is none
+    /// although a slot exists for another partition.
+    pub async fn read<E: Env>(
+        env: &E,
+        dir: &Path,
+        identity: TopicPartition,
+    ) -> io::Result<Option<Checkpoint>> {
+        let mut newest: Option<Checkpoint> = None;
+        for slot in SLOTS {
+            let file = match env.open(&dir.join(slot), Open::Read).await {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                file => file?,
+            };
+            let len = file.len().await?.min(CHECKPOINT_BYTES_MAX);
+            let bytes = file.read_at(0, len as usize).await?;
+            let Some(found) = Checkpoint::decode(&bytes) else { continue };
+            if found.topic != *identity.topic.bytes() || found.partition != identity.partition.0 {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    format!("{} belongs to another partition", dir.join(slot).display()),
+                ));
+            }
+            if newest.as_ref().is_none_or(|newest| newest.sequence < found.sequence) {
+                newest = Some(found);
+            }
+        }
+        Ok(newest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_slot_is_refused_whole() {
+        let checkpoint = Checkpoint {
+            sequence: 7,
+            topic: [3; 16],
+            partition: 2,
+            log_start: 10,
+            segment: 5,
+            position: 4097,
+            offset: 55,
+            first_timestamp: Some(-1),
+            epochs: vec![(0, 0), (3, 40)],
+            producers: ProducersSnapshot { end: 55, producers: Vec::new() },
+        };
+        let bytes = checkpoint.encode();
+        assert_eq!(Checkpoint::decode(&bytes), Some(checkpoint));
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            assert_eq!(Checkpoint::decode(&damaged), None, "flipped bit in byte {at}");
+            assert_eq!(Checkpoint::decode(&bytes[..at]), None, "cut at {at}");
+        }
+    }
+}

@@ -1,0 +1,450 @@
+//! One partition log on one device: [`Log`].
+//!
+//! ```text
+//!  start            synced end     written end        end
+//!    │ … segments …      │              │              │
+//!    ├───────────────────┼──────────────┼──────────────┤
+//!    │   survives power  │ survives the │ in memory:   │
+//!    │   loss            │ process      │ frozen or    │
+//!    │                   │              │ filling      │
+//! ```
+//! `synced ≤ written ≤ end`; all three are exclusive. Appending is synchronous: the batch is
+//! copied into the tail and has its offsets when `append` returns; [`Log::written`] and
+//! [`Log::synced`] tell when it has become durable. The rooms:
+//! [`tail`] (memory), [`writer`] (one write in flight, group commit, roll, device errors),
+//! [`read`], [`cursor`] (walking a file), [`recovery`] (open after a crash), [`retention`],
+//! [`checkpoint`](crate::checkpoint) (tiny facts that survive).
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use crate::batch::TimestampType;
+use crate::batch::{Batch, Checked, Stamp};
+use crate::cache::{BlockBudget, Evict};
+use crate::config::LogConfig;
+use crate::env::{Env, Queue};
+use crate::epochs::{Epochs, TooManyEpochs};
+use crate::ids::{LeaderEpoch, Offset, TopicPartition};
+use crate::producers::{ProducerError, Producers, Verdict};
+use crate::segment::{SEGMENT_BYTES_MAX, Segment};
+use crate::time::{Instant, Timestamp};
+use crate::wait::{Closed, Watch};
+
+pub mod read;
+pub mod recovery;
+pub mod retention;
+
+mod cursor;
+mod disk;
+mod index_file;
+mod tail;
+mod writer;
+
+pub use disk::Disk;
+pub use read::{Chunk, Limit, ReadError, Slice, Timed};
+pub use recovery::{OpenError, Recovered};
+
+use tail::{Placed, Tail};
+
+/// How far an appended batch has come, and what it survives there.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Durability {
+    /// In this process's memory: survives nothing.
+    Memory,
+    /// The device has taken it: survives the process (`kill -9`), not the power.
+    Written,
+    /// Flushed: survives power loss.
+    Synced,
+}
+
+/// Numbers of one log that bound its memory and its recovery.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Largest block that is filled before it is frozen, in bytes.
+    pub block_bytes_max: usize,
+    /// In a log that requires `Synced`: bytes that may be written ahead of the last sync. Recovery
+    /// relies on it: valid batches further than this behind a hole prove damage.
+    pub unsynced_bytes_max: u64,
+    /// Bytes appended after which a checkpoint is due, bounding what recovery scans.
+    pub checkpoint_bytes: u64,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds { block_bytes_max: 1 << 20, unsynced_bytes_max: 4 << 20, checkpoint_bytes: 64 << 20 }
+    }
+}
+
+/// What every log of one shard shares.
+#[derive(Clone)]
+pub struct Shared {
+    /// Memory of the tails.
+    pub budget: BlockBudget,
+    /// The device: whether it has failed.
+    pub disk: Disk,
+    /// Limits.
+    pub bounds: Bounds,
+}
+
+/// A partition log. Cloning shares it; it lives on one shard.
+pub struct Log<E: Env>(pub(crate) Rc<Inner<E>>);
+
+impl<E: Env> Clone for Log<E> {
+    fn clone(&self) -> Self {
+        Log(self.0.clone())
+    }
+}
+
+pub(crate) struct Inner<E: Env> {
+    pub env: E,
+    pub dir: PathBuf,
+    pub identity: TopicPartition,
+    pub shared: Shared,
+    pub state: RefCell<State<E>>,
+    /// One checkpoint at a time; the number of the last one written.
+    pub checkpoint: Cell<CheckpointState>,
+    /// For handing a weak reference to the budget.
+    pub me: std::rc::Weak<Inner<E>>,
+}
+
+#[derive(Clone, Copy, Default)]
+pub(crate) struct CheckpointState {
+    pub sequence: u64,
+    pub running: bool,
+    /// Where the log ended at the last checkpoint.
+    pub end: Offset,
+    /// Bytes appended since.
+    pub bytes: u64,
+}
+
+pub(crate) struct State<E: Env> {
+    pub config: Rc<LogConfig>,
+    pub status: Status,
+    pub start: Offset,
+    pub end: Offset,
+    /// Never empty; the last one is active.
+    pub segments: VecDeque<Rc<Segment<E>>>,
+    pub tail: Tail<E>,
+    pub epochs: Epochs,
+    pub producers: Producers,
+    /// Replaced by new ones when appended batches are given up (no space), so that nobody who
+    /// waited for an old offset is woken by a new batch that has it.
+    pub written: Watch,
+    pub synced: Watch,
+    pub writing: bool,
+    pub syncing: bool,
+    pub unsynced_bytes: u64,
+    /// Whether a timer for `flush.ms` runs.
+    pub flush_timer: bool,
+    /// Appends are refused until then: the device was full.
+    pub full_until: Option<Instant>,
+    /// Appends are refused: the producers are being read back.
+    pub replaying: bool,
+    pub counters: Counters,
+}
+
+/// Whether a log works.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Status {
+    Open,
+    /// Its device failed; nothing is accepted any more.
+    Failed,
+    Closed,
+}
+
+/// What a log has done since it was opened.
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
+pub struct Counters {
+    /// Device writes completed.
+    pub writes: u64,
+    /// Bytes in them, padding included.
+    pub write_bytes: u64,
+    /// Flushes, those that rode on a write included.
+    pub syncs: u64,
+    /// Batches appended (duplicates not counted).
+    pub batches: u64,
+    /// Bytes of those batches.
+    pub batch_bytes: u64,
+}
+
+/// Where a batch was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Offset of its first record.
+    pub base: Offset,
+    /// Exclusive end: durable when the log's written or synced end has reached it.
+    pub end: Offset,
+    /// It had been appended before (idempotent retry); nothing was added.
+    pub duplicate: bool,
+    /// The time that was stamped, where the topic says LogAppendTime; otherwise
+    /// [`Timestamp::NONE`].
+    pub log_append_time: Timestamp,
+}
+
+/// Why a batch was not appended. Nothing of it is in the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The log's device failed earlier, for good.
+    #[error("the log directory failed; it takes no writes until it is replaced")]
+    DiskFailed,
+    /// The device is full. Later attempts may succeed; what is stored stays readable.
+    #[error("no space left on the device")]
+    NoSpace,
+    /// The log is being closed.
+    #[error("the log is closed")]
+    Closed,
+    /// Idempotence refuses it.
+    #[error(transparent)]
+    Producer(#[from] ProducerError),
+    /// The partition has had more leaders than can be remembered.
+    #[error(transparent)]
+    Epochs(#[from] TooManyEpochs),
+}
+
+/// While the device is full, one append in this time is let through to try again.
+const FULL_RETRY: Duration = Duration::from_millis(500);
+
+impl<E: Env> Log<E> {
+    /// Appends a checked batch as leader of `epoch`: gives it the next offsets and copies it into
+    /// the tail. Synchronous. `early`: somebody will wait for [`Durability::Written`] only, so the
+    /// write should not be combined with a flush.
+    pub fn append(
+        &self,
+        batch: &Checked<'_>,
+        epoch: LeaderEpoch,
+        early: bool,
+    ) -> Result<Appended, AppendError> {
+        let now = self.0.env.wall();
+        let mut guard = self.0.state.borrow_mut();
+        let state = &mut *guard;
+        state.ready(self.0.env.now(), &self.0.shared.disk)?;
+        if let Verdict::Duplicate(written) = state.producers.check(batch)? {
+            let (base, end) = (written.base_offset, written.last_offset().plus(1));
+            let log_append_time = Timestamp::NONE;
+            return Ok(Appended { base, end, duplicate: true, log_append_time });
+        }
+        let (base, len) = (state.end, batch.bytes().len());
+        if state.must_roll(batch, now) {
+            state.roll();
+        }
+        state.epochs.assign(epoch, base)?;
+        let last = base.plus(u64::from(batch.last_offset_delta()));
+        let stamped = state.config.timestamp_type == TimestampType::LogAppendTime;
+        let max_timestamp = batch.max_timestamp();
+        let placed = Placed { base, last, at: 0, len: 0, max_timestamp };
+        let (busy, producers) = (state.writing, &mut state.producers);
+        state.tail.append(&self.0.env, batch.size(), placed, early, busy, |bytes| {
+            batch.copy_stamped(bytes, Stamp { base_offset: base, leader_epoch: epoch });
+            producers.update(&Batch::first(bytes).expect("it was just stamped"), now);
+        });
+        state.end = last.plus(1);
+        state.counters.batches += 1;
+        state.counters.batch_bytes += len as u64;
+        let end = state.end;
+        let active = state.segments.back().expect("a log has an active segment");
+        if active.first_timestamp.get().is_none() {
+            active.first_timestamp.set(Some(max_timestamp));
+        }
+        let start_writer = !std::mem::replace(&mut state.writing, true);
+        drop(guard);
+        let mut checkpoint = self.0.checkpoint.get();
+        checkpoint.bytes += len as u64;
+        self.0.checkpoint.set(checkpoint);
+        self.0.shared.budget.on_append(len);
+        if start_writer {
+            self.0.env.spawn(Queue::Storage, writer::run(self.0.strong()));
+        }
+        let log_append_time = if stamped { max_timestamp } else { Timestamp::NONE };
+        Ok(Appended { base, end, duplicate: false, log_append_time })
+    }
+
+    /// First readable offset.
+    pub fn start(&self) -> Offset {
+        self.0.state.borrow().start
+    }
+
+    /// Log end offset: what the next record will get.
+    pub fn end(&self) -> Offset {
+        self.0.state.borrow().end
+    }
+
+    /// The written end, to read or to wait for. Take it in the same turn as the append whose end
+    /// is awaited; it is closed when that batch is given up.
+    pub fn written(&self) -> Watch {
+        self.0.state.borrow().written.clone()
+    }
+
+    /// The synced end, likewise.
+    pub fn synced(&self) -> Watch {
+        self.0.state.borrow().synced.clone()
+    }
+
+    /// The durability that this log's configuration requires before a batch counts as committed:
+    /// `Synced` where `flush.messages` is 1 (the default), `Written` where it is raised.
+    pub fn required(&self) -> Durability {
+        self.0.state.borrow().required()
+    }
+
+    /// The watch of [`Log::required`].
+    pub fn durable(&self) -> Watch {
+        let state = self.0.state.borrow();
+        match state.required() {
+            Durability::Synced => state.synced.clone(),
+            _ => state.written.clone(),
+        }
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> Rc<LogConfig> {
+        self.0.state.borrow().config.clone()
+    }
+
+    /// Puts a new configuration in force from the next append on.
+    pub fn configure(&self, config: Rc<LogConfig>) {
+        self.0.state.borrow_mut().config = config;
+        // Where `flush.messages` was lowered, what is only written must become synced.
+        self.0.maybe_sync();
+    }
+
+    /// Whether it still takes batches.
+    pub fn is_open(&self) -> bool {
+        self.0.state.borrow().status == Status::Open
+    }
+
+    /// What it has done.
+    pub fn counters(&self) -> Counters {
+        self.0.state.borrow().counters
+    }
+
+    /// Which partition it is.
+    pub fn identity(&self) -> TopicPartition {
+        self.0.identity
+    }
+
+    /// Its directory.
+    pub fn dir(&self) -> &Path {
+        &self.0.dir
+    }
+
+    /// Bytes of batches that it holds on the device and in memory.
+    pub fn size(&self) -> u64 {
+        let state = self.0.state.borrow();
+        state.segments.iter().map(|s| s.size.get()).sum::<u64>() + state.tail.unwritten() as u64
+    }
+
+    /// Looks at the leader epochs.
+    pub fn with_epochs<T>(&self, look: impl FnOnce(&Epochs) -> T) -> T {
+        look(&self.0.state.borrow().epochs)
+    }
+
+    /// Looks at the producers.
+    pub fn with_producers<T>(&self, look: impl FnOnce(&Producers) -> T) -> T {
+        look(&self.0.state.borrow().producers)
+    }
+
+    /// Waits until everything appended so far is synced; asks for the sync.
+    pub async fn flush(&self) -> Result<(), Closed> {
+        let (end, written, synced) = {
+            let state = self.0.state.borrow();
+            (state.end, state.written.clone(), state.synced.clone())
+        };
+        written.reach(end.value()).await?;
+        self.0.start_sync();
+        synced.reach(end.value()).await
+    }
+
+    /// Ends the log in good order: nothing is accepted any more, everything is synced, and a
+    /// checkpoint makes the next start instant.
+    pub async fn close(&self) -> Result<(), io::Error> {
+        if self.flush().await.is_ok() {
+            self.0.write_checkpoint().await?;
+        }
+        let released = {
+            let mut state = self.0.state.borrow_mut();
+            state.status = match state.status {
+                Status::Failed => Status::Failed,
+                _ => Status::Closed,
+            };
+            state.written.close();
+            state.synced.close();
+            state.tail.release()
+        };
+        self.0.shared.budget.on_released(released);
+        Ok(())
+    }
+}
+
+impl<E: Env> State<E> {
+    /// Whether an append may be taken now.
+    fn ready(&mut self, now: Instant, disk: &Disk) -> Result<(), AppendError> {
+        match self.status {
+            Status::Failed => return Err(AppendError::DiskFailed),
+            Status::Closed => return Err(AppendError::Closed),
+            Status::Open if disk.failed().is_some() => return Err(AppendError::DiskFailed),
+            Status::Open => {}
+        }
+        if self.replaying {
+            return Err(AppendError::NoSpace);
+        }
+        if let Some(until) = self.full_until {
+            if now < until {
+                return Err(AppendError::NoSpace);
+            }
+            // One tries; the others stay refused until it is known how that went.
+            self.full_until = Some(now.after(FULL_RETRY));
+        }
+        Ok(())
+    }
+
+    pub fn required(&self) -> Durability {
+        match self.config.flush_messages {
+            1 => Durability::Synced,
+            _ => Durability::Written,
+        }
+    }
+
+    /// Whether the batch belongs into a new segment (Kafka's `LogSegment.shouldRoll`).
+    fn must_roll(&self, batch: &Checked<'_>, now: Timestamp) -> bool {
+        let active = self.segments.back().expect("a log has an active segment");
+        let pos = self.tail.pos();
+        if pos == 0 {
+            return false;
+        }
+        let len = batch.bytes().len() as u64;
+        let full = pos + len > self.config.segment_bytes.min(SEGMENT_BYTES_MAX);
+        let last = self.end.plus(u64::from(batch.last_offset_delta()));
+        let far = last.since(active.base) > i32::MAX as u64;
+        let latest = if batch.max_timestamp().0 >= 0 { batch.max_timestamp() } else { now };
+        let old = active
+            .first_timestamp
+            .get()
+            .is_some_and(|first| latest.millis_since(first) > self.config.segment_ms);
+        full || far || old
+    }
+
+    /// Lets the next batch begin a new segment; the writer makes its file when it gets there.
+    pub fn roll(&mut self) {
+        self.tail.roll(self.end);
+        self.segments.push_back(Segment::new(self.end, false, 0));
+    }
+}
+
+impl<E: Env> Inner<E> {
+    pub fn strong(&self) -> Rc<Inner<E>> {
+        self.me.upgrade().expect("a log is reached through its Rc")
+    }
+
+    pub fn active(&self) -> Rc<Segment<E>> {
+        self.state.borrow().segments.back().expect("a log has an active segment").clone()
+    }
+}
+
+impl<E: Env> Evict for Inner<E> {
+    fn evict(&self, block: u64) -> Option<usize> {
+        self.state.borrow_mut().tail.evict(block)
+    }
+}

@@ -1,0 +1,105 @@
+//! One file of a log, and what is derived from it.
+//!
+//! A segment is named by its base offset, twenty digits wide, as in Kafka: `….log` holds record
+//! batches back to back and nothing else, `….index` what [`index`] saves. Space is reserved ahead
+//! of the writes, so the file is longer than its data; the rest reads as zeros. When a segment is
+//! rolled it is cut to its data and synced before its successor comes into being.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::env::{Env, Open};
+use crate::ids::Offset;
+use crate::time::Timestamp;
+
+pub mod index;
+
+use index::Index;
+
+/// Largest segment, in bytes: positions are 32 bits wide in Kafka (`segment.bytes` is an int).
+pub const SEGMENT_BYTES_MAX: u64 = i32::MAX as u64;
+
+/// One segment. Shared by the log, its writer and readers in flight.
+pub(crate) struct Segment<E: Env> {
+    pub base: Offset,
+    /// Opened on first use; `None` again when it was idle.
+    file: RefCell<Option<Rc<E::File>>>,
+    /// Whether the file exists; a rolled-to segment is made by the writer.
+    pub exists: Cell<bool>,
+    /// Bytes of whole batches that the device has.
+    pub size: Cell<u64>,
+    /// Bytes reserved on the device.
+    pub allocated: Cell<u64>,
+    /// Covers the first `indexed` bytes; `None` until somebody needs it.
+    pub index: RefCell<Option<Index>>,
+    pub indexed: Cell<u64>,
+    /// Largest timestamp of the first batch: what rolling by time counts from.
+    pub first_timestamp: Cell<Option<Timestamp>>,
+    /// Used since the last round of housekeeping.
+    pub touched: Cell<bool>,
+}
+
+impl<E: Env> Segment<E> {
+    /// A segment that is to be, or whose file has been seen in the directory (`exists`).
+    pub fn new(base: Offset, exists: bool, size: u64) -> Rc<Segment<E>> {
+        Rc::new(Segment {
+            base,
+            file: RefCell::new(None),
+            exists: Cell::new(exists),
+            size: Cell::new(size),
+            allocated: Cell::new(size),
+            index: RefCell::new(None),
+            indexed: Cell::new(0),
+            first_timestamp: Cell::new(None),
+            touched: Cell::new(false),
+        })
+    }
+
+    /// Its open file, opened for reading and writing if it was not.
+    pub async fn file(&self, env: &E, dir: &Path) -> io::Result<Rc<E::File>> {
+        self.touched.set(true);
+        if let Some(file) = &*self.file.borrow() {
+            return Ok(file.clone());
+        }
+        let file = Rc::new(env.open(&log_path(dir, self.base), Open::Write).await?);
+        Ok(self.file.borrow_mut().get_or_insert(file).clone())
+    }
+
+    /// Makes its file; whoever calls this syncs the directory.
+    pub async fn create(&self, env: &E, dir: &Path) -> io::Result<Rc<E::File>> {
+        let file = Rc::new(env.open(&log_path(dir, self.base), Open::Create).await?);
+        self.exists.set(true);
+        *self.file.borrow_mut() = Some(file.clone());
+        Ok(file)
+    }
+
+    /// Closes the file if nobody used it since the last call (readers in flight keep theirs).
+    pub fn rest(&self) {
+        if !self.touched.replace(false) {
+            *self.file.borrow_mut() = None;
+            *self.index.borrow_mut() = None;
+            self.indexed.set(0);
+        }
+    }
+}
+
+/// Path of the data file of the segment at `base`.
+pub(crate) fn log_path(dir: &Path, base: Offset) -> PathBuf {
+    dir.join(format!("{:020}.log", base.value()))
+}
+
+/// Path of the saved index of the segment at `base`.
+pub(crate) fn index_path(dir: &Path, base: Offset) -> PathBuf {
+    dir.join(format!("{:020}.index", base.value()))
+}
+
+/// The base offset that a file name says, if it is the name of a segment's data file.
+pub(crate) fn parse_log_name(name: &str) -> Option<Offset> {
+    let digits = name.strip_suffix(".log")?;
+    if digits.len() != 20 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    Offset::from_wire(digits.parse().ok()?)
+}
