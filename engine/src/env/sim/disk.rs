@@ -22,6 +22,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use nix::errno::Errno;
+
 use self::content::{Content, Sectors};
 use self::tree::Tree;
 use super::file::SimBlock;
@@ -133,6 +135,9 @@ pub(super) enum Arrival {
     /// It completed; the node may end before anyone hears of it.
     Completed(io::Result<Done>, Option<End>),
 }
+
+/// Longest file, in bytes. Its blocks are counted one by one.
+const FILE_BYTES_MAX: u64 = 64 << 30;
 
 const KEPT: &str = "what is open or in flight keeps its inode";
 
@@ -323,6 +328,7 @@ impl Disk {
     /// A write lands in part; anything else does not happen.
     fn fail_if_write(&mut self, op: Op) {
         if let Op::Write { file, block, pos, .. } = op
+            && pos + block.len() as u64 <= FILE_BYTES_MAX
             && self.room_for(file, pos, block.len() as u64) == block.len() as u64
         {
             let keep = self.random.below(4);
@@ -339,6 +345,7 @@ impl Disk {
             }
             Op::Sync { file, upto } => self.inodes_mut(file).sync(upto),
             Op::Len { file } => return Ok(Done::Len(self.inodes_mut(file).len())),
+            Op::Truncate { len, .. } if len > FILE_BYTES_MAX => return Err(Errno::EFBIG.into()),
             Op::Truncate { file, len } => self.inodes_mut(file).truncate(len),
             Op::Allocate { file, pos, len } => self.allocate(file, pos, len)?,
             Op::Open { path, how } => return Ok(Done::Opened(self.open(&path, how)?, how)),
@@ -367,12 +374,15 @@ impl Disk {
         persist: Persist,
     ) -> io::Result<()> {
         let len = block.len() as u64;
+        if pos + len > FILE_BYTES_MAX {
+            return Err(Errno::EFBIG.into());
+        }
         let room = self.room_for(file, pos, len);
         let content = self.inodes_mut(file);
         if room < len {
             let sectors = Sectors::first(block.len(), room / content::SECTOR);
             content.write(block, pos, sectors);
-            return Err(io::ErrorKind::StorageFull.into());
+            return Err(Errno::ENOSPC.into());
         }
         match persist {
             Persist::Written => {
@@ -385,13 +395,16 @@ impl Disk {
     }
 
     fn allocate(&mut self, file: FileId, pos: u64, len: u64) -> io::Result<()> {
+        if pos.saturating_add(len) > FILE_BYTES_MAX {
+            return Err(Errno::EFBIG.into());
+        }
         let room = self.room_for(file, pos, len);
         if room < len {
             // File systems reserve piece by piece, and not all give back what they had got.
             if room > 0 && self.random.chance(1, 2) {
                 self.inodes_mut(file).allocate(pos, room);
             }
-            return Err(io::ErrorKind::StorageFull.into());
+            return Err(Errno::ENOSPC.into());
         }
         self.inodes_mut(file).allocate(pos, len);
         Ok(())
@@ -400,7 +413,7 @@ impl Disk {
     fn open(&mut self, path: &Path, how: Open) -> io::Result<FileId> {
         let open: usize = self.inodes.values().map(|inode| inode.open).sum();
         if open >= self.faults.open_files_max {
-            return Err(nix::errno::Errno::EMFILE.into());
+            return Err(Errno::EMFILE.into());
         }
         let id = match how {
             Open::Create => {
@@ -411,7 +424,7 @@ impl Disk {
             }
             Open::Read | Open::Write => self.tree.find(path)?,
         };
-        let inode = self.inodes.get_mut(&id).ok_or(io::ErrorKind::IsADirectory)?;
+        let inode = self.inodes.get_mut(&id).ok_or(Errno::EISDIR)?;
         inode.path = rooted(path);
         inode.open += 1;
         Ok(id)

@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Component, Path};
 
+use nix::errno::Errno;
+
 use super::super::random::Random;
 
 /// Number of a file or directory.
@@ -64,11 +66,11 @@ fn names(path: &Path) -> io::Result<Vec<&str>> {
     for component in path.components() {
         match component {
             Component::Normal(name) => {
-                names.push(name.to_str().ok_or(io::ErrorKind::InvalidInput)?);
+                names.push(name.to_str().ok_or(Errno::EINVAL)?);
             }
             Component::RootDir | Component::CurDir => {}
             Component::ParentDir | Component::Prefix(_) => {
-                return Err(io::ErrorKind::InvalidInput.into());
+                return Err(Errno::EINVAL.into());
             }
         }
     }
@@ -131,7 +133,7 @@ impl Tree {
     pub fn create(&mut self, path: &Path, as_dir: bool) -> io::Result<FileId> {
         let (dir, name) = self.parent(path)?;
         if self.names_in(dir)?.contains_key(name) {
-            return Err(io::ErrorKind::AlreadyExists.into());
+            return Err(Errno::EEXIST.into());
         }
         let id = FileId(self.next_file);
         self.next_file += 1;
@@ -153,14 +155,14 @@ impl Tree {
             return Ok(());
         }
         if self.is_dir(id) && names(to)?.starts_with(&names(from)?) {
-            return Err(io::ErrorKind::InvalidInput.into());
+            return Err(Errno::EINVAL.into());
         }
         if let Some(old) = old {
             match (self.is_dir(id), self.live.get(&old)) {
-                (true, None) => return Err(io::ErrorKind::NotADirectory.into()),
-                (false, Some(_)) => return Err(io::ErrorKind::IsADirectory.into()),
+                (true, None) => return Err(Errno::ENOTDIR.into()),
+                (false, Some(_)) => return Err(Errno::EISDIR.into()),
                 (true, Some(names)) if !names.is_empty() => {
-                    return Err(io::ErrorKind::DirectoryNotEmpty.into());
+                    return Err(Errno::ENOTEMPTY.into());
                 }
                 _ => {}
             }
@@ -177,10 +179,10 @@ impl Tree {
         let (dir, name) = self.parent(path)?;
         let id = self.find(path)?;
         match (as_dir, self.live.get(&id)) {
-            (false, Some(_)) => return Err(io::ErrorKind::IsADirectory.into()),
-            (true, None) => return Err(io::ErrorKind::NotADirectory.into()),
+            (false, Some(_)) => return Err(Errno::EISDIR.into()),
+            (true, None) => return Err(Errno::ENOTDIR.into()),
             (true, Some(names)) if !names.is_empty() => {
-                return Err(io::ErrorKind::DirectoryNotEmpty.into());
+                return Err(Errno::ENOTEMPTY.into());
             }
             _ => {}
         }
@@ -257,19 +259,19 @@ impl Tree {
     fn walk(&self, names: &[&str]) -> io::Result<FileId> {
         let mut at = ROOT;
         for name in names {
-            at = *self.names_in(at)?.get(*name).ok_or(io::ErrorKind::NotFound)?;
+            at = *self.names_in(at)?.get(*name).ok_or(Errno::ENOENT)?;
         }
         Ok(at)
     }
 
     fn names_in(&self, dir: FileId) -> io::Result<&Names> {
-        self.live.get(&dir).ok_or_else(|| io::ErrorKind::NotADirectory.into())
+        self.live.get(&dir).ok_or_else(|| Errno::ENOTDIR.into())
     }
 
     /// The directory that holds (or would hold) the path's last name.
     fn parent<'a>(&self, path: &'a Path) -> io::Result<(FileId, &'a str)> {
         let names = names(path)?;
-        let (last, dirs) = names.split_last().ok_or(io::ErrorKind::InvalidInput)?;
+        let (last, dirs) = names.split_last().ok_or(Errno::EINVAL)?;
         Ok((self.walk(dirs)?, last))
     }
 
