@@ -21,20 +21,20 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 LARGE = LETTERS * 1154
 
 # What a client can say. headers: full, simple (each name once, no nulls) or fixed (two, the same on every record).
-# stamps: it sets timestamps. reports: it tells the offset of each record, of the first of each batch, or nothing.
-# reader: who reads its records back, where it could only by joining a group.
+# nothing: it lets key and value both be null. stamps: it sets timestamps. reports: it tells the offset of each
+# record, of the first in each partition of a send, or none.
 TRAITS = {
-    "kcat": dict(headers="fixed", stamps=False, reports="none", reader=None),
-    "confluent-kafka": dict(headers="full", stamps=True, reports="each", reader=None),
-    "kafka-python": dict(headers="full", stamps=True, reports="each", reader=None),
-    "aiokafka": dict(headers="full", stamps=True, reports="each", reader=None),
-    "kafkajs": dict(headers="simple", stamps=True, reports="batch", reader="confluent-kafka"),
-    "platformatic": dict(headers="simple", stamps=True, reports="batch", reader="confluent-kafka"),
-    "java": dict(headers="full", stamps=True, reports="each", reader=None),
-    "java-tools": dict(headers="simple", stamps=False, reports="none", reader=None),
-    "franz-go": dict(headers="full", stamps=True, reports="each", reader=None),
-    "sarama": dict(headers="full", stamps=True, reports="each", reader=None),
-    "rdkafka": dict(headers="full", stamps=True, reports="each", reader=None),
+    "kcat": dict(headers="fixed", nothing=False, stamps=False, reports="none"),
+    "confluent-kafka": dict(headers="full", nothing=True, stamps=True, reports="each"),
+    "kafka-python": dict(headers="simple", nothing=False, stamps=True, reports="each"),
+    "aiokafka": dict(headers="full", nothing=False, stamps=True, reports="each"),
+    "kafkajs": dict(headers="simple", nothing=True, stamps=True, reports="batch"),
+    "platformatic": dict(headers="simple", nothing=True, stamps=True, reports="batch"),
+    "java": dict(headers="full", nothing=True, stamps=True, reports="each"),
+    "java-tools": dict(headers="simple", nothing=True, stamps=False, reports="none"),
+    "franz-go": dict(headers="full", nothing=True, stamps=True, reports="each"),
+    "sarama": dict(headers="full", nothing=True, stamps=True, reports="each"),
+    "rdkafka": dict(headers="full", nothing=True, stamps=True, reports="each"),
 }
 
 
@@ -80,7 +80,7 @@ def record(client, run, i):
     """(key, value, headers): bytes or None, and a list of (name, bytes or None)."""
     headers = []
     style = TRAITS[client]["headers"]
-    nothing = i % 1000 == 999 and style != "fixed"
+    nothing = i % 1000 == 999 and TRAITS[client]["nothing"]
     if style == "fixed":
         headers = [("client", client.encode()), ("run", run.encode())]
     elif i % 3 == 0 or nothing:
