@@ -22,19 +22,19 @@ LARGE = LETTERS * 1154
 
 # What a client can say. headers: full, simple (each name once, no nulls) or fixed (two, the same on every record).
 # nothing: it lets key and value both be null. stamps: it sets timestamps. reports: it tells the offset of each
-# record, of the first in each partition of a send, or none.
+# record, of the first in each partition of a send, or none. tails: of how many partitions it reads a tail.
 TRAITS = {
-    "kcat": dict(headers="fixed", nothing=False, stamps=False, reports="none"),
-    "confluent-kafka": dict(headers="full", nothing=True, stamps=True, reports="each"),
-    "kafka-python": dict(headers="simple", nothing=False, stamps=True, reports="each"),
-    "aiokafka": dict(headers="full", nothing=False, stamps=True, reports="each"),
-    "kafkajs": dict(headers="simple", nothing=True, stamps=True, reports="batch"),
-    "platformatic": dict(headers="simple", nothing=True, stamps=True, reports="batch"),
-    "java": dict(headers="full", nothing=True, stamps=True, reports="each"),
-    "java-tools": dict(headers="simple", nothing=True, stamps=False, reports="none"),
-    "franz-go": dict(headers="full", nothing=True, stamps=True, reports="each"),
-    "sarama": dict(headers="full", nothing=True, stamps=True, reports="each"),
-    "rdkafka": dict(headers="full", nothing=True, stamps=True, reports="each"),
+    "kcat": dict(headers="fixed", nothing=False, stamps=False, reports="none", tails=6),
+    "confluent-kafka": dict(headers="full", nothing=True, stamps=True, reports="each", tails=6),
+    "kafka-python": dict(headers="simple", nothing=False, stamps=True, reports="each", tails=6),
+    "aiokafka": dict(headers="full", nothing=False, stamps=True, reports="each", tails=6),
+    "kafkajs": dict(headers="simple", nothing=True, stamps=True, reports="batch", tails=6),
+    "platformatic": dict(headers="simple", nothing=True, stamps=True, reports="batch", tails=6),
+    "java": dict(headers="full", nothing=True, stamps=True, reports="each", tails=6),
+    "java-tools": dict(headers="simple", nothing=True, stamps=False, reports="none", tails=2),
+    "franz-go": dict(headers="full", nothing=True, stamps=True, reports="each", tails=6),
+    "sarama": dict(headers="full", nothing=True, stamps=True, reports="each", tails=6),
+    "rdkafka": dict(headers="full", nothing=True, stamps=True, reports="each", tails=6),
 }
 
 

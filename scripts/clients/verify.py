@@ -147,14 +147,16 @@ check(
 time = starts["time"].get(0)
 for kind, title in (("offset", "read from an offset"), ("timestamp", f"read from timestamp {time}")):
     problems, tail = [], load(kind)
-    for p, records in read.items():
-        start = starts[kind].get(p)
+    if len(starts[kind]) != TRAITS["tails"] or not set(tail) <= set(starts[kind]):
+        problems.append(f"began in partitions {sorted(starts[kind])}, read from {sorted(tail)}")
+    for p, start in starts[kind].items():
+        records = read[p]
         if kind == "timestamp":
             expected = next((row[0] for row in records if row[1] >= time), None)
             if start != expected:
                 problems.append(f"{p}: the broker answered offset {start} instead of {expected}")
                 continue
-        if start is None or not 0 < start < ends[p]:
+        if not 0 < start < ends.get(p, 0):
             problems.append(f"{p}: began at {start}, which proves nothing")
         elif tail[p] != records[start:]:
             got = next((a[0] for a, b in zip(tail[p], records[start:]) if a != b), f"{len(tail[p])} records")
