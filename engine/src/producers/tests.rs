@@ -188,7 +188,8 @@ fn a_snapshot_comes_back_from_bytes_and_a_damaged_one_does_not() {
     let few = Producers::restore(&read, few).unwrap();
     assert_eq!(few.active().map(|one| one.id.0).collect::<Vec<_>>(), [0], "1 was idle for longer");
 
-    let damages: [(fn(&mut ProducersSnapshot), SnapshotError); 7] = [
+    type Damage = fn(&mut ProducersSnapshot);
+    let damages: [(Damage, SnapshotError); 7] = [
         (|it| it.end = u64::MAX, SnapshotError::Range(-1)),
         (|it| it.end = 3, SnapshotError::Order(0)),
         (|it| it.producers.swap(0, 1), SnapshotError::Order(0)),
