@@ -2,7 +2,7 @@
 //!
 //! A machine has *hard* state, which only [`Machine::apply`] changes and which replaying the log
 //! rebuilds, and *soft* state, which is lost when its driver ends. It decides by looking, and
-//! answers with the records that would make the decision true; [`crate::runtime`] appends them,
+//! answers with the records that would make the decision true; the driver (`runtime`) appends them,
 //! applies them and lets no reply out before everything that the machine had seen is committed.
 //! So a machine needs no rollback: whoever loses its log drops it and replays.
 //!

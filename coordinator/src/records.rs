@@ -2,7 +2,7 @@
 //!
 //! A [`Record`] becomes the value of one Kafka record (without key). The value begins with three
 //! bytes, the record's type and the version of its layout; the rest is an rkyv archive of that
-//! version's struct in [`layout`], checked (`bytecheck`) before it is believed. Layouts are never
+//! version's struct in `layout`, checked (`bytecheck`) before it is believed. Layouts are never
 //! changed, only succeeded: a new field is a new version with a struct of its own, and every
 //! version that was ever written stays readable.
 
