@@ -1,0 +1,385 @@
+//! The table of broker settings: for each its Kafka name, what it may be, its default, its unit,
+//! one sentence, and the field that it fills. The same rows read files, answer DescribeConfigs for
+//! the broker, and print `ringbolt config --docs`. What a topic may override is not here but in
+//! [`super::log`].
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use engine::ids::BrokerId;
+
+use super::BrokerConfig;
+
+/// One setting of the broker.
+pub struct Setting {
+    /// Its name in files and answers: Kafka's, where Kafka has it.
+    pub name: &'static str,
+    /// An older name for the same thing, also accepted.
+    pub alias: Option<&'static str>,
+    /// What it may be.
+    pub values: Values,
+    /// What it is when nobody says; empty: nothing.
+    pub default: &'static str,
+    /// What its number counts; empty for none.
+    pub unit: &'static str,
+    /// What it does, in one sentence.
+    pub sentence: &'static str,
+    /// Fills the field.
+    pub(super) apply: Apply,
+}
+
+/// How a row fills its field.
+pub(super) enum Apply {
+    /// With a number in its range.
+    Number(fn(&mut BrokerConfig, i64)),
+    /// With yes or no.
+    Flag(fn(&mut BrokerConfig, bool)),
+    /// With text, which may still be refused.
+    Text(fn(&mut BrokerConfig, &str) -> Result<(), String>),
+    /// Together with others ([`super::listeners`]).
+    Together,
+}
+
+/// What a setting may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// `true` or `false`.
+    Flag,
+    /// A whole number from the first to the second, both included.
+    Number(i64, i64),
+    /// Any text.
+    Text,
+    /// Items separated by commas.
+    List,
+}
+
+impl Values {
+    /// In words, for people.
+    pub fn describe(&self) -> String {
+        match self {
+            Values::Flag => "true or false".into(),
+            Values::Number(min, i64::MAX) => format!("{min} or more"),
+            Values::Number(min, max) => format!("{min} to {max}"),
+            Values::Text => "text".into(),
+            Values::List => "a list separated by commas".into(),
+        }
+    }
+}
+
+/// The row with this name or alias.
+pub fn find(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.name == name || setting.alias == Some(name))
+}
+
+impl Setting {
+    /// Checks `text` and fills the field.
+    pub(super) fn apply(&self, config: &mut BrokerConfig, text: &str) -> Result<(), String> {
+        let text = text.trim();
+        match (&self.apply, self.values) {
+            (Apply::Number(fill), Values::Number(min, max)) => {
+                let number = number(text)?;
+                if !(min..=max).contains(&number) {
+                    return Err(format!("{number} is out of range; {}", self.values.describe()));
+                }
+                fill(config, number);
+            }
+            (Apply::Flag(fill), Values::Flag) => fill(config, flag(text)?),
+            (Apply::Text(fill), Values::Text | Values::List) => fill(config, text)?,
+            (Apply::Together, _) => (),
+            _ => unreachable!("{} fills its field with another kind of value", self.name),
+        }
+        Ok(())
+    }
+}
+
+/// A whole number.
+pub(super) fn number(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a whole number"))
+}
+
+/// `true` or `false`, in any case, as Kafka reads them.
+pub(super) fn flag(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(format!("`{text}` is neither true nor false")),
+    }
+}
+
+const I32_MAX: i64 = i32::MAX as i64;
+
+const fn row(
+    name: &'static str,
+    values: Values,
+    default: &'static str,
+    unit: &'static str,
+    sentence: &'static str,
+    apply: Apply,
+) -> Setting {
+    Setting { name, alias: None, values, default, unit, sentence, apply }
+}
+
+impl Setting {
+    const fn or(self, alias: &'static str) -> Setting {
+        Setting { alias: Some(alias), ..self }
+    }
+}
+
+/// All of them, in the order in which documentation shows them.
+pub static SETTINGS: &[Setting] = &[
+    row(
+        "node.id",
+        Values::Number(0, I32_MAX),
+        "1",
+        "",
+        "Number of this broker, unique in its cluster; a data directory belongs to one number.",
+        Apply::Number(|config, n| config.node_id = BrokerId(n as i32)),
+    )
+    .or("broker.id"),
+    row(
+        "broker.rack",
+        Values::Text,
+        "",
+        "",
+        "Where this broker stands; replicas of a partition are spread over racks.",
+        Apply::Text(|config, text| {
+            config.rack = (!text.is_empty()).then(|| text.to_string());
+            Ok(())
+        }),
+    ),
+    row(
+        "listeners",
+        Values::List,
+        "PLAINTEXT://127.0.0.1:9092",
+        "",
+        "Addresses on which clients are accepted, each NAME://HOST:PORT.",
+        Apply::Together,
+    ),
+    row(
+        "advertised.listeners",
+        Values::List,
+        "",
+        "",
+        "Addresses that clients are told to connect to, by listener; default: the listeners' own.",
+        Apply::Together,
+    ),
+    row(
+        "listener.security.protocol.map",
+        Values::List,
+        "",
+        "",
+        "Which protocol each listener speaks, NAME:PROTOCOL; only PLAINTEXT in this release.",
+        Apply::Together,
+    ),
+    row(
+        "controller.listener.names",
+        Values::List,
+        "",
+        "",
+        "Listeners that a Kafka controller would have; they are not opened.",
+        Apply::Together,
+    ),
+    row(
+        "log.dirs",
+        Values::List,
+        "./ringbolt-data",
+        "",
+        "The directory that holds everything; exactly one in this release.",
+        Apply::Text(data_dir),
+    )
+    .or("log.dir"),
+    row(
+        "shards",
+        Values::Text,
+        "all",
+        "cores",
+        "How many cores the broker runs on, or `all`; each owns the partitions that fall to it.",
+        Apply::Text(shards),
+    ),
+    row(
+        "num.partitions",
+        Values::Number(1, 10_000),
+        "1",
+        "partitions",
+        "Partitions of a topic whose creator names no number.",
+        Apply::Number(|config, n| config.topics.num_partitions = n as i32),
+    ),
+    row(
+        "default.replication.factor",
+        Values::Number(1, i16::MAX as i64),
+        "1",
+        "replicas",
+        "Replicas of a partition whose topic's creator names no number.",
+        Apply::Number(|config, n| config.topics.default_replication_factor = n as i16),
+    ),
+    row(
+        "auto.create.topics.enable",
+        Values::Flag,
+        "true",
+        "",
+        "Whether a topic is created when a producer asks for its metadata.",
+        Apply::Flag(|config, on| config.auto_create_topics = on),
+    ),
+    row(
+        "delete.topic.enable",
+        Values::Flag,
+        "true",
+        "",
+        "Whether topics may be deleted.",
+        Apply::Flag(|config, on| config.topics.delete_topics = on),
+    ),
+    row(
+        "topics.max",
+        Values::Number(1, 1_000_000),
+        "100000",
+        "topics",
+        "Most topics in the cluster; creating more is refused.",
+        Apply::Number(|config, n| config.topics.topics_max = n as usize),
+    ),
+    row(
+        "partitions.max",
+        Values::Number(1, 10_000_000),
+        "1000000",
+        "partitions",
+        "Most partitions in the cluster; creating more is refused.",
+        Apply::Number(|config, n| config.topics.partitions_max = n as usize),
+    ),
+    row(
+        "socket.request.max.bytes",
+        Values::Number(1024, I32_MAX),
+        "104857600",
+        "bytes",
+        "Longest request that is read; the sender of a longer one is disconnected.",
+        Apply::Number(|config, n| config.request_bytes_max = n as usize),
+    ),
+    row(
+        "connections.max.idle.ms",
+        Values::Number(-1, i64::MAX),
+        "600000",
+        "milliseconds",
+        "How long a connection may be silent before it is closed; -1: for ever.",
+        Apply::Number(|config, n| {
+            config.connection_idle_max = u64::try_from(n).ok().map(Duration::from_millis);
+        }),
+    ),
+    row(
+        "connection.queued.bytes.max",
+        Values::Number(64 * 1024, 1 << 40),
+        "16777216",
+        "bytes",
+        "Requests and responses of one connection in memory beyond which its socket is not read.",
+        Apply::Number(|config, n| config.connection_queued_bytes_max = n as usize),
+    ),
+    row(
+        "shard.queued.bytes.max",
+        Values::Number(1024 * 1024, 1 << 40),
+        "268435456",
+        "bytes",
+        "Requests and responses of one shard in memory beyond which none of its sockets is read.",
+        Apply::Number(|config, n| config.shard_queued_bytes_max = n as usize),
+    ),
+    row(
+        "fetch.max.bytes",
+        Values::Number(1024, I32_MAX),
+        "57671680",
+        "bytes",
+        "Most record bytes in one fetch response, whatever the client asks for.",
+        Apply::Number(|config, n| config.fetch_bytes_max = n as usize),
+    ),
+    row(
+        "max.incremental.fetch.session.cache.slots",
+        Values::Number(0, 1_000_000),
+        "1000",
+        "sessions",
+        "Most incremental fetch sessions that the broker remembers.",
+        Apply::Number(|config, n| config.fetch_sessions_max = n as usize),
+    ),
+    row(
+        "max.request.partition.size.limit",
+        Values::Number(1, I32_MAX),
+        "2000",
+        "partitions",
+        "Most partitions in one answer to DescribeTopicPartitions.",
+        Apply::Number(|config, n| config.describe_partitions_max = n as usize),
+    ),
+    row(
+        "metadata.log.max.record.bytes.between.snapshots",
+        Values::Number(4096, i64::MAX),
+        "20971520",
+        "bytes",
+        "How much the metadata log grows before a snapshot replaces it.",
+        Apply::Number(|config, n| config.metadata_snapshot_bytes = n as u64),
+    ),
+];
+
+fn data_dir(config: &mut BrokerConfig, text: &str) -> Result<(), String> {
+    let dirs: Vec<&str> = text.split(',').map(str::trim).filter(|dir| !dir.is_empty()).collect();
+    match dirs[..] {
+        [] => Err("no directory is named".into()),
+        [dir] => {
+            config.data_dir = PathBuf::from(dir);
+            Ok(())
+        }
+        _ => Err(format!(
+            "{} directories are named and this release keeps everything in one; combine the \
+             devices below it, or run one broker for each",
+            dirs.len()
+        )),
+    }
+}
+
+/// Most shards of one broker.
+const SHARDS_MAX: usize = 1024;
+
+fn shards(config: &mut BrokerConfig, text: &str) -> Result<(), String> {
+    config.shards = match text {
+        "all" => None,
+        _ => {
+            let number = text.parse().ok().filter(|n: &NonZeroUsize| n.get() <= SHARDS_MAX);
+            Some(number.ok_or_else(|| format!("`{text}` is neither `all` nor 1 to {SHARDS_MAX}"))?)
+        }
+    };
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::names;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_row_is_whole_and_its_default_is_allowed() {
+        let mut names = BTreeSet::new();
+        let mut config = BrokerConfig::default();
+        for row in SETTINGS {
+            assert!(names.insert(row.name), "{} twice", row.name);
+            assert!(row.alias.is_none_or(|alias| names.insert(alias)), "{} twice", row.name);
+            assert!(row.sentence.ends_with('.'), "{}: a sentence", row.name);
+            assert!(row.sentence.len() <= 100, "{}: one short sentence", row.name);
+            row.apply(&mut config, row.default).unwrap_or_else(|e| panic!("{}: {e}", row.name));
+            let refused = match row.values {
+                Values::Number(min, _) => row.apply(&mut config, &(min - 1).to_string()),
+                Values::Flag => row.apply(&mut config, "maybe"),
+                _ => continue,
+            };
+            assert!(refused.is_err(), "{}", row.name);
+            if let Values::Number(_, max) = row.values {
+                row.apply(&mut config, &max.to_string()).unwrap();
+                let above = (i128::from(max) + 1).to_string();
+                assert!(row.apply(&mut config, &above).is_err(), "{}", row.name);
+            }
+            assert!(names::ignored(row.name).is_none(), "{} means something", row.name);
+        }
+    }
+
+    #[test]
+    fn the_defaults_of_the_rows_are_the_defaults_of_the_tree() {
+        let mut config = BrokerConfig::default();
+        for row in SETTINGS {
+            row.apply(&mut config, row.default).unwrap();
+        }
+        assert_eq!(config, BrokerConfig::default());
+    }
+}
