@@ -183,3 +183,84 @@ pub fn decode_response<'a, M: Message<'a>>(
     let correlation_id = read_response_header(&mut reader, M::KEY, version)?;
     Ok((correlation_id, M::read(&mut reader, version)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fetch::{FetchResponse, ResponsePartition, ResponseTopic};
+    use super::super::produce::{ProduceRequest, RequestPartition, RequestTopic};
+    use super::super::{Array, Records};
+    use super::*;
+
+    fn fetched<'a>(records: [Option<Records<'a>>; 4]) -> FetchResponse<'a> {
+        let partition = |records| ResponsePartition { records, ..Default::default() };
+        let partitions = Array::from_iter(records.map(partition));
+        let topics = vec![ResponseTopic { topic: "t".into(), partitions, ..Default::default() }];
+        FetchResponse { topics: topics.into(), ..Default::default() }
+    }
+
+    #[test]
+    fn records_that_are_elsewhere_make_the_same_frame() {
+        let here = [Some(&b"first"[..]), None, Some(b""), Some(b"last, and longer")];
+        for version in 4..=18 {
+            let copied = fetched(here.map(|bytes| bytes.map(Records::Here)));
+            let copied = copied.encode(version, 7).into_bytes();
+
+            let mut slot = 0..;
+            let announced = fetched(here.map(|bytes| {
+                let slot = slot.next()?;
+                bytes.map(|bytes| Records::Elsewhere { slot, len: bytes.len() })
+            }));
+            let encoded = announced.encode(version, 7);
+            assert_eq!(encoded.len(), copied.len());
+            assert_eq!(encoded.bytes.capacity(), encoded.bytes.len(), "allocated exactly");
+            // Each slot as two slices, one of them empty at times.
+            let slices = here.map(|bytes| {
+                let (a, b) = bytes.unwrap_or_default().split_at(bytes.map_or(0, |b| b.len() / 3));
+                vec![a, b]
+            });
+            let outgoing = encoded.with_records(slices.to_vec());
+            assert_eq!(outgoing.len(), copied.len());
+            assert_eq!(outgoing.slices().collect::<Vec<_>>().concat(), copied);
+            assert!(outgoing.slices().all(|slice| !slice.is_empty()));
+        }
+    }
+
+    #[test]
+    fn a_produce_request_is_sent_from_where_its_records_are() {
+        let partitions =
+            [RequestPartition { index: 3, records: Some(Records::Elsewhere { slot: 0, len: 4 }) }];
+        let topics =
+            [RequestTopic { name: "t", partitions: (&partitions).into(), ..Default::default() }];
+        let request = ProduceRequest { topics: (&topics).into(), ..Default::default() };
+        let outgoing = request.encode(9, 1, None).with_records(vec![vec![&b"data"[..]]]);
+        let frame = outgoing.slices().collect::<Vec<_>>().concat();
+        let mut reader = Reader::new(&frame[FRAME_LEN_BYTES..]);
+        super::super::RequestHeader::decode(&mut reader).expect("valid");
+        let request = ProduceRequest::decode(&mut reader, 9).expect("valid");
+        let partition = request.topics.first().and_then(|t| t.partitions.first()).expect("one");
+        assert_eq!(partition.records, Some(Records::Here(b"data")));
+    }
+
+    #[test]
+    #[should_panic(expected = "slot 0 is as long as announced")]
+    fn records_of_another_length_than_announced_are_a_bug() {
+        let response = fetched([Some(Records::Elsewhere { slot: 0, len: 5 }), None, None, None]);
+        let _ = response.encode(12, 1).with_records(vec![vec![&b"four"[..]]]);
+    }
+
+    #[test]
+    fn parts_alternate_and_name_their_slots() {
+        let records = [9, 8].map(|slot| Some(Records::Elsewhere { slot, len: 1 }));
+        let response = fetched([records[0], records[1], None, None]);
+        let encoded = response.encode(4, 1);
+        let slots: Vec<_> = encoded
+            .parts()
+            .filter_map(|part| match part {
+                Part::Records { slot, .. } => Some(slot),
+                Part::Bytes(_) => None,
+            })
+            .collect();
+        assert_eq!(slots, [9, 8]);
+        assert_eq!(encoded.parts().count(), 5);
+    }
+}

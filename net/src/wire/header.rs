@@ -109,3 +109,43 @@ pub(super) fn read_response_header(
     }
     Ok(correlation_id)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(key: i16, version: i16) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(key.to_be_bytes());
+        bytes.extend(version.to_be_bytes());
+        bytes.extend(7i32.to_be_bytes());
+        bytes.extend([0xff, 0xff]);
+        bytes.push(0);
+        bytes
+    }
+
+    #[test]
+    fn only_api_versions_may_be_of_any_version() {
+        for version in [0, 5, 6, 99, -1, i16::MIN] {
+            let bytes = header(api::API_VERSIONS, version);
+            let read = RequestHeader::decode(&mut Reader::new(&bytes)).expect("always answered");
+            assert_eq!((read.version, read.correlation_id, read.client_id), (version, 7, None));
+            assert_eq!(read.api.accepts(version), (0..=5).contains(&version));
+        }
+        let error = RequestHeader::decode(&mut Reader::new(&header(0, 2))).expect_err("gone");
+        assert_eq!(error, HeaderError::UnsupportedVersion { api: "Produce", version: 2 });
+        assert_eq!(error.to_string(), "Produce version 2 is not supported");
+        let error = RequestHeader::decode(&mut Reader::new(&header(4, 0))).expect_err("no such");
+        assert_eq!(error, HeaderError::UnknownApi { key: 4 });
+        let error = RequestHeader::decode(&mut Reader::new(&header(0, 9)[..10])).expect_err("cut");
+        assert!(matches!(error, HeaderError::Malformed(_)));
+    }
+
+    #[test]
+    fn api_versions_answers_with_the_header_that_every_client_can_read() {
+        let version = |number| Version { number, flexible: true };
+        assert!(!response_header_has_tags(api::API_VERSIONS, version(3)));
+        assert!(response_header_has_tags(3, version(9)));
+        assert!(!response_header_has_tags(3, Version { number: 8, flexible: false }));
+    }
+}
