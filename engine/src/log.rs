@@ -357,6 +357,18 @@ impl<E: Env> Log<E> {
         synced.reach(end.value()).await
     }
 
+    /// Takes nothing more, and tells whoever waits. What is being written is written.
+    pub fn retire(&self) {
+        let mut state = self.0.state.borrow_mut();
+        if state.status == Status::Open {
+            state.status = Status::Closed;
+        }
+        let (written, synced) = (state.written.clone(), state.synced.clone());
+        drop(state);
+        written.close();
+        synced.close();
+    }
+
     /// Ends the log in good order: nothing is accepted any more, everything is synced, and a
     /// checkpoint makes the next start instant.
     pub async fn close(&self) -> Result<(), io::Error> {

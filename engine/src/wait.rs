@@ -58,6 +58,12 @@ impl Watch {
         }
     }
 
+    fn arrival(&self) -> u64 {
+        let arrival = self.0.next_waiter.get();
+        self.0.next_waiter.set(arrival + 1);
+        arrival
+    }
+
     /// Ends it: everyone waiting, and everyone who will, gets [`Closed`].
     pub fn close(&self) {
         self.0.closed.set(true);
@@ -83,16 +89,33 @@ impl Watch {
             if state.closed.get() {
                 return Poll::Ready(Err(Closed));
             }
-            let key = *waiting.key.get_or_insert_with(|| {
-                let arrival = state.next_waiter.get();
-                state.next_waiter.set(arrival + 1);
-                (value, arrival)
-            });
+            let key = *waiting.key.get_or_insert_with(|| (value, waiting.watch.arrival()));
             state.waiters.borrow_mut().insert(key, cx.waker().clone());
             Poll::Pending
         })
         .await
     }
+}
+
+/// Waits until one of several watches has reached its value, or is closed. Registers once with
+/// each and allocates once, however many there are.
+pub async fn any(watches: &[(Watch, u64)]) {
+    let mut waiting: Vec<Waiting<'_>> = Vec::with_capacity(watches.len());
+    poll_fn(|cx| {
+        if watches.iter().any(|(watch, value)| watch.value() >= *value || watch.is_closed()) {
+            return Poll::Ready(());
+        }
+        let first = waiting.is_empty();
+        for (at, (watch, value)) in watches.iter().enumerate() {
+            if first {
+                waiting.push(Waiting { watch, key: Some((*value, watch.arrival())) });
+            }
+            let key = waiting[at].key.expect("given above");
+            watch.0.waiters.borrow_mut().insert(key, cx.waker().clone());
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Takes a waiter off the list when its future is dropped.
@@ -192,6 +215,20 @@ mod tests {
             assert_eq!(watch.reach(6).await, Ok(()), "what was reached still counts");
         });
         assert!(watch.0.waiters.borrow().is_empty(), "dropped waiters leave nothing behind");
+    }
+
+    #[test]
+    fn any_of_several_watches_wakes_and_all_forget() {
+        let watches: Vec<_> = (0..3).map(|_| (Watch::new(0), 5)).collect();
+        block_on(async {
+            let mut any = Box::pin(any(&watches));
+            assert_eq!(poll_once(&mut any).await, None);
+            watches[1].0.raise(4);
+            assert_eq!(poll_once(&mut any).await, None);
+            watches[2].0.raise(5);
+            assert_eq!(poll_once(&mut any).await, Some(()));
+        });
+        assert!(watches.iter().all(|(watch, _)| watch.0.waiters.borrow().is_empty()));
     }
 
     #[test]

@@ -6,6 +6,21 @@
 //! 1, FindCoordinator 0 …), kafka-python guesses the broker's release from them, and kafkajs fails
 //! if a key it needs is missing. So neither a minimum nor a maximum is ours to move.
 
+use coordinator::cluster::Topic;
+use coordinator::image::Image;
+use engine::ids::TopicId;
+
+pub mod errors;
+pub mod fetch;
+pub mod produce;
+pub mod read;
+
+/// The topic that a request names: by id where it has one, else by name.
+pub(crate) fn topic_of<'i>(image: &'i Image, name: &str, id: TopicId) -> Option<&'i Topic> {
+    let topic = if id == TopicId::ZERO { image.topic(name) } else { image.topic_by_id(id) };
+    topic.map(|topic| &**topic)
+}
+
 /// One API.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Api {

@@ -1,7 +1,14 @@
 //! Placeholder chapter; written with the first code.
 
 pub mod api;
+pub mod ask;
 pub mod cli;
 pub mod config;
 pub mod env;
+pub mod fetch_session;
+pub mod frame;
+pub mod mesh;
+pub mod partitions;
+pub mod shard;
+pub mod topic_config;
 pub mod wire;

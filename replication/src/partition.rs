@@ -216,6 +216,12 @@ impl<E: Env> Partition<E> {
         self.0.log.tend(self.high_watermark()).await
     }
 
+    /// Ends it at once, without waiting for anything: the topic was deleted. Whoever waits is told.
+    pub fn retire(&self) {
+        self.0.log.retire();
+        self.0.high_watermark.borrow().close();
+    }
+
     /// Syncs and closes the log.
     pub async fn close(&self) -> std::io::Result<()> {
         self.0.log.close().await

@@ -1,0 +1,119 @@
+//! The one place where what went wrong becomes a Kafka error code. Every match is exhaustive: a
+//! new variant does not compile until its meaning to clients is decided.
+
+use coordinator::controller::Why;
+use engine::batch::BatchError;
+use engine::log::{AppendError, ReadError};
+use engine::producers::ProducerError;
+use replication::leader::EpochMismatch;
+use replication::partition::Refused;
+
+use super::produce::Failure;
+use super::read::Fault;
+use crate::partitions::Unavailable;
+use crate::wire::ErrorCode;
+
+/// Of a partition that cannot be used.
+pub fn of_unavailable(error: &Unavailable) -> ErrorCode {
+    match error {
+        Unavailable::Unknown => ErrorCode::UnknownTopicOrPartition,
+        Unavailable::NotLeader | Unavailable::Stopping => ErrorCode::NotLeaderOrFollower,
+        Unavailable::Offline(_) => ErrorCode::KafkaStorageError,
+    }
+}
+
+/// Of a batch (Kafka's `LogValidator`, `UnifiedLog.analyzeAndValidateRecords`).
+pub fn of_batch(error: &BatchError) -> ErrorCode {
+    match error {
+        BatchError::Length(_) | BatchError::UnknownMagic(_) | BatchError::Crc { .. } => {
+            ErrorCode::CorruptMessage
+        }
+        BatchError::TooLarge { .. } | BatchError::Bomb { .. } => ErrorCode::MessageTooLarge,
+        BatchError::OldMagic(_) => ErrorCode::UnsupportedForMessageFormat,
+        BatchError::Transactional => ErrorCode::InvalidTxnState,
+        BatchError::Codec(_) => ErrorCode::UnsupportedCompressionType,
+        BatchError::TimestampType | BatchError::Timestamp { .. } => ErrorCode::InvalidTimestamp,
+        BatchError::Incomplete { .. }
+        | BatchError::MoreThanOne(_)
+        | BatchError::BaseOffset(_)
+        | BatchError::Count { .. }
+        | BatchError::Control
+        | BatchError::Attributes(_)
+        | BatchError::Producer { .. }
+        | BatchError::NoKey { .. }
+        | BatchError::Record { .. }
+        | BatchError::Undecodable(_) => ErrorCode::InvalidRecord,
+    }
+}
+
+/// Of a Produce for one partition.
+pub fn of_produce(error: &Failure) -> ErrorCode {
+    match error {
+        Failure::Unavailable(error) => of_unavailable(error),
+        Failure::Batch(error) => of_batch(error),
+        Failure::Refused(Refused::Replicas(_)) => ErrorCode::NotEnoughReplicas,
+        Failure::Refused(Refused::Log(error)) => of_append(error),
+        Failure::Lost(_) => ErrorCode::KafkaStorageError,
+        Failure::TimedOut => ErrorCode::RequestTimedOut,
+        Failure::Request(code, _) => *code,
+    }
+}
+
+fn of_append(error: &AppendError) -> ErrorCode {
+    match error {
+        AppendError::DiskFailed | AppendError::NoSpace => ErrorCode::KafkaStorageError,
+        // The log ends because the topic is deleted or the broker stops: look again.
+        AppendError::Closed => ErrorCode::NotLeaderOrFollower,
+        AppendError::Producer(ProducerError::OldEpoch { .. }) => ErrorCode::InvalidProducerEpoch,
+        AppendError::Producer(ProducerError::OutOfOrder { .. }) => {
+            ErrorCode::OutOfOrderSequenceNumber
+        }
+        AppendError::Epochs(_) => ErrorCode::KafkaStorageError,
+    }
+}
+
+/// Of another leadership than the one in force.
+pub fn of_epoch(error: &EpochMismatch) -> ErrorCode {
+    match error {
+        EpochMismatch::Fenced { .. } => ErrorCode::FencedLeaderEpoch,
+        EpochMismatch::Unknown { .. } => ErrorCode::UnknownLeaderEpoch,
+    }
+}
+
+/// Of a log that cannot be read.
+pub fn of_read(error: &ReadError) -> ErrorCode {
+    match error {
+        ReadError::OutOfRange { .. } => ErrorCode::OffsetOutOfRange,
+        ReadError::Damaged { .. } | ReadError::Device(_) => ErrorCode::KafkaStorageError,
+        ReadError::Undecodable(_) => ErrorCode::CorruptMessage,
+    }
+}
+
+/// Of a Fetch of one partition.
+pub fn of_fetch(error: &Fault) -> ErrorCode {
+    match error {
+        Fault::Unavailable(error) => of_unavailable(error),
+        Fault::Epoch(error) => of_epoch(error),
+        Fault::Read(error) => of_read(error),
+    }
+}
+
+/// Of a refusal by the controller.
+pub fn of_refusal(why: Why) -> ErrorCode {
+    match why {
+        Why::TopicExists => ErrorCode::TopicAlreadyExists,
+        Why::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
+        Why::UnknownTopicId => ErrorCode::UnknownTopicId,
+        Why::TopicNameInvalid => ErrorCode::InvalidTopic,
+        Why::PartitionsInvalid => ErrorCode::InvalidPartitions,
+        Why::ReplicationFactorInvalid => ErrorCode::InvalidReplicationFactor,
+        Why::AssignmentInvalid => ErrorCode::InvalidReplicaAssignment,
+        Why::ConfigInvalid => ErrorCode::InvalidConfig,
+        Why::RequestInvalid => ErrorCode::InvalidRequest,
+        Why::DeletionDisabled => ErrorCode::TopicDeletionDisabled,
+        Why::LimitReached => ErrorCode::PolicyViolation,
+        Why::StaleBrokerEpoch => ErrorCode::StaleBrokerEpoch,
+        Why::UnknownBroker => ErrorCode::BrokerIdNotRegistered,
+        Why::ForeignCluster => ErrorCode::InconsistentClusterId,
+    }
+}

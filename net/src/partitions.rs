@@ -1,0 +1,248 @@
+//! The partitions that a shard owns: opened when first needed, configured, closed, removed.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use coordinator::cluster::Topic;
+use engine::env::Env;
+use engine::ids::{PartitionIndex, TopicId, TopicPartition};
+use engine::log::Log;
+use engine::wait::Watch;
+use replication::Partition;
+
+use crate::env::NetEnv;
+use crate::shard::Shard;
+
+/// Why a partition cannot be used here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// Not in the picture of the cluster.
+    #[error("no such partition")]
+    Unknown,
+    /// Another broker leads it, or none does.
+    #[error("this broker does not lead the partition")]
+    NotLeader,
+    /// Its storage failed or is damaged.
+    #[error("{0}")]
+    Offline(Rc<str>),
+    /// The process is stopping.
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+enum Place<E: NetEnv> {
+    /// Being opened; the watch is raised to 1 when that is over.
+    Opening(Watch),
+    Open(Partition<E>),
+    Offline(Rc<str>),
+}
+
+/// The table.
+pub struct Partitions<E: NetEnv> {
+    places: RefCell<BTreeMap<TopicPartition, Place<E>>>,
+}
+
+impl<E: NetEnv> Partitions<E> {
+    pub(crate) fn new() -> Partitions<E> {
+        Partitions { places: RefCell::new(BTreeMap::new()) }
+    }
+
+    /// The partition, if it is open: no waiting.
+    pub fn opened(&self, id: TopicPartition) -> Option<Partition<E>> {
+        match self.places.borrow().get(&id) {
+            Some(Place::Open(partition)) => Some(partition.clone()),
+            _ => None,
+        }
+    }
+
+    /// Why the partition is not open.
+    pub(crate) fn why_not(&self, shard: &Shard<E>, id: TopicPartition) -> Unavailable {
+        if shard.0.gate.is_closed() {
+            return Unavailable::Stopping;
+        }
+        match self.places.borrow().get(&id) {
+            Some(Place::Offline(why)) => Unavailable::Offline(why.clone()),
+            _ => Unavailable::Unknown,
+        }
+    }
+
+    /// All that are open.
+    pub fn all(&self) -> Vec<(TopicPartition, Partition<E>)> {
+        let places = self.places.borrow();
+        let open = places.iter().filter_map(|(id, place)| match place {
+            Place::Open(partition) => Some((*id, partition.clone())),
+            _ => None,
+        });
+        open.collect()
+    }
+
+    /// How many have been found offline.
+    pub fn offline(&self) -> usize {
+        let places = self.places.borrow();
+        places.values().filter(|place| matches!(place, Place::Offline(_))).count()
+    }
+
+    /// The partition, opened if it was not. Only for its owner.
+    pub async fn get(
+        &self,
+        shard: &Shard<E>,
+        id: TopicPartition,
+    ) -> Result<Partition<E>, Unavailable> {
+        loop {
+            if shard.0.gate.is_closed() {
+                return Err(Unavailable::Stopping);
+            }
+            let opening = match self.places.borrow().get(&id) {
+                Some(Place::Open(partition)) => return Ok(partition.clone()),
+                Some(Place::Offline(why)) => return Err(Unavailable::Offline(why.clone())),
+                Some(Place::Opening(watch)) => Some(watch.clone()),
+                None => None,
+            };
+            match opening {
+                Some(opening) => {
+                    // Closed when the topic was deleted meanwhile; look again either way.
+                    let _ = opening.reach(1).await;
+                }
+                None => self.open(shard, id).await?,
+            }
+        }
+    }
+
+    async fn open(&self, shard: &Shard<E>, id: TopicPartition) -> Result<(), Unavailable> {
+        let image = shard.image();
+        let topic = image.topic_by_id(id.topic).ok_or(Unavailable::Unknown)?.clone();
+        let partition = topic.partition(id.partition).ok_or(Unavailable::Unknown)?.clone();
+        let me = shard.options().me;
+        if partition.leader != Some(me) {
+            return Err(Unavailable::NotLeader);
+        }
+        assert!(shard.owns(id), "a partition is opened by its owner");
+        let opened = Watch::new(0);
+        self.places.borrow_mut().insert(id, Place::Opening(opened.clone()));
+        let config = Rc::new(shard.log_config(&topic));
+        let dir = partition_dir(&shard.options().data, id);
+        let env = shard.env();
+        let found = Log::open(env, &dir, id, config, &shard.0.shared).await;
+        let place = match found {
+            Ok((log, recovered)) => {
+                if recovered.batches > 0 || recovered.cut.is_some() {
+                    tracing::info!(topic = %topic.name, partition = %id.partition,
+                        end = %log.end(), scanned = recovered.scanned_bytes,
+                        cut = ?recovered.cut, "recovered");
+                }
+                Place::Open(Partition::lead(env, log, me, partition.leader_epoch, &partition.isr))
+            }
+            Err(error) => {
+                tracing::error!(topic = %topic.name, partition = %id.partition, %error,
+                    "the partition is offline");
+                Place::Offline(error.to_string().into())
+            }
+        };
+        let mut places = self.places.borrow_mut();
+        // Not there any more: the topic was deleted meanwhile.
+        if let Some(slot) = places.get_mut(&id) {
+            *slot = place;
+        }
+        drop(places);
+        opened.raise(1);
+        Ok(())
+    }
+
+    /// Puts changed settings of a topic in force.
+    pub(crate) fn configure(&self, shard: &Shard<E>, topic: &Topic) {
+        let config = Rc::new(shard.log_config(topic));
+        for (_, partition) in self.of(topic.id) {
+            partition.configure(config.clone());
+        }
+    }
+
+    /// Partitions of one topic that are open.
+    fn of(&self, topic: TopicId) -> Vec<(TopicPartition, Partition<E>)> {
+        let (first, last) = range_of(topic);
+        let places = self.places.borrow();
+        let open = places.range(first..=last).filter_map(|(id, place)| match place {
+            Place::Open(partition) => Some((*id, partition.clone())),
+            _ => None,
+        });
+        open.collect()
+    }
+
+    /// The topic is gone from the picture: nobody new may reach its partitions. Their files are
+    /// removed by `purge`.
+    pub(crate) fn forget(&self, topic: TopicId) {
+        for (_, partition) in self.of(topic) {
+            partition.retire();
+        }
+    }
+
+    /// Closes the topic's partitions of this shard and removes their files.
+    pub(crate) async fn purge(&self, shard: &Shard<E>, topic: TopicId) {
+        let ids: Vec<_> = {
+            let (first, last) = range_of(topic);
+            self.places.borrow().range(first..=last).map(|(id, _)| *id).collect()
+        };
+        for id in ids {
+            let opening = match self.places.borrow().get(&id) {
+                Some(Place::Opening(watch)) => Some(watch.clone()),
+                _ => None,
+            };
+            if let Some(opening) = opening {
+                let _ = opening.reach(1).await;
+            }
+            let place = self.places.borrow_mut().remove(&id);
+            if let Some(Place::Open(partition)) = place {
+                partition.retire();
+                if let Err(error) = partition.close().await {
+                    tracing::debug!(%id, %error, "a deleted partition was not closed cleanly");
+                }
+            }
+            let dir = partition_dir(&shard.options().data, id);
+            if let Err(error) = remove_files(shard.env(), &dir).await {
+                tracing::warn!(dir = %dir.display(), %error, "files of a deleted topic stay");
+            }
+        }
+    }
+
+    /// Syncs and closes everything; answers how many failed.
+    pub(crate) async fn close(&self) -> usize {
+        let mut failed = 0;
+        for (id, partition) in self.all() {
+            if let Err(error) = partition.close().await {
+                tracing::error!(%id, %error, "a log was not closed in good order");
+                failed += 1;
+            }
+        }
+        failed
+    }
+}
+
+fn range_of(topic: TopicId) -> (TopicPartition, TopicPartition) {
+    let at = |index| TopicPartition { topic, partition: PartitionIndex(index) };
+    (at(i32::MIN), at(i32::MAX))
+}
+
+/// `data/<topic id>`.
+pub fn topic_dir(data: &Path, topic: TopicId) -> PathBuf {
+    data.join(topic.to_string())
+}
+
+/// `data/<topic id>/<partition>`.
+pub fn partition_dir(data: &Path, id: TopicPartition) -> PathBuf {
+    topic_dir(data, id.topic).join(id.partition.to_string())
+}
+
+/// Removes a directory of files (one level deep); that it is not there is fine.
+pub(crate) async fn remove_files<E: Env>(env: &E, dir: &Path) -> io::Result<()> {
+    let entries = match env.list(dir).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        env.remove(&dir.join(entry.name)).await?;
+        env.turn().await;
+    }
+    env.remove_dir(dir).await
+}

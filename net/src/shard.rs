@@ -1,0 +1,342 @@
+//! A shard: a whole broker for the partitions that it owns. One pinned core, no locks; what it
+//! shares with the others is the immutable [`Image`] and the mesh.
+//!
+//! Any shard takes any connection. A request for a partition of another shard costs one message
+//! there and one back, grouped by shard; its own partitions are function calls.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coordinator::controller::{Reply, Request};
+use coordinator::image::Image;
+use coordinator::image::delta::Delta;
+use coordinator::cluster::Topic;
+use engine::config::{EngineLimits, LogConfig, LogOverrides};
+use engine::env::Queue;
+use engine::ids::{BrokerId, TopicId, TopicPartition};
+use engine::log::Shared;
+use engine::wait::{Gate, Watch};
+
+use crate::api::produce::{Outcome, ProduceCall};
+use crate::api::read::{Growth, ReadCall, ReadPart};
+use crate::ask::{self, Ask, Told};
+use crate::env::NetEnv;
+use crate::fetch_session::Sessions;
+use crate::mesh::{Answering, Ends, Mesh};
+use crate::partitions::Partitions;
+use crate::topic_config;
+
+/// What the operator chose, as far as shards go by it. The same for the life of the process.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// This broker.
+    pub me: BrokerId,
+    /// Its data directory.
+    pub data: PathBuf,
+    /// Whether Metadata may create the topics that it is asked for.
+    pub auto_create_topics: bool,
+    /// What topics are told that say nothing themselves.
+    pub log: LogOverrides,
+    /// What bounds the engine of each shard.
+    pub limits: EngineLimits,
+    /// Name of the listener by which clients come.
+    pub listener: String,
+    /// Largest request, in bytes (`socket.request.max.bytes`).
+    pub request_bytes_max: usize,
+    /// Requests of one connection that may wait for their answers.
+    pub requests_in_flight_max: usize,
+    /// Bytes of requests of one connection that may wait for their answers; one request is always
+    /// taken.
+    pub connection_bytes_max: usize,
+    /// Most connections of one shard.
+    pub connections_max: usize,
+    /// A connection on which nothing happens for so long is closed (`connections.max.idle.ms`).
+    pub idle_max: Duration,
+    /// Most bytes that one Fetch is answered with (`fetch.max.bytes`).
+    pub fetch_bytes_max: usize,
+    /// Most incremental fetch sessions of one shard.
+    pub fetch_sessions_max: usize,
+    /// How often the logs are looked after.
+    pub tend_every: Duration,
+}
+
+/// One call from shard to shard.
+pub enum Call {
+    /// Append batches.
+    Produce(ProduceCall),
+    /// Read batches.
+    Read(ReadCall),
+    /// Say when one of these partitions has grown.
+    Park(Growth),
+    /// Look at partitions.
+    Ask(Vec<Ask>),
+    /// Decide (shard 0 only).
+    Control(Box<Request>),
+    /// Take this picture of the cluster.
+    Image(Arc<Image>),
+    /// Remove what is left of a deleted topic.
+    Purge(TopicId),
+}
+
+/// The answer to a [`Call`], variant by variant.
+pub enum Answer {
+    /// To `Produce`: one per part.
+    Produced(Vec<Outcome>),
+    /// To `Read`: one per part, with the bytes copied once into memory that may cross.
+    Read(Vec<ReadPart<Vec<u8>>>),
+    /// To `Park`.
+    Grew,
+    /// To `Ask`: one each.
+    Told(Vec<Told>),
+    /// To `Control`; `None` while the process is stopping.
+    Controlled(Option<Box<Reply>>),
+    /// To `Image` and `Purge`.
+    Done,
+}
+
+/// The mesh of this process.
+pub type ShardMesh<E> = Mesh<E, Call, Answer>;
+/// One shard's lane ends.
+pub type ShardEnds<E> = Ends<E, Call, Answer>;
+/// What asks the controller; lives on shard 0.
+pub type Control = Box<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Option<Reply>>>>>;
+
+/// A shard. Cloning shares it; it never leaves its thread.
+pub struct Shard<E: NetEnv>(pub(crate) Rc<Inner<E>>);
+
+impl<E: NetEnv> Clone for Shard<E> {
+    fn clone(&self) -> Self {
+        Shard(self.0.clone())
+    }
+}
+
+pub(crate) struct Inner<E: NetEnv> {
+    pub env: E,
+    pub index: usize,
+    pub count: usize,
+    pub options: Arc<Options>,
+    pub image: RefCell<Arc<Image>>,
+    /// Raised to the image's offset.
+    pub image_offset: Watch,
+    pub mesh: RefCell<Option<ShardMesh<E>>>,
+    pub partitions: Partitions<E>,
+    pub shared: Shared,
+    pub sessions: RefCell<Sessions>,
+    pub control: RefCell<Option<Control>>,
+    /// Who is inside: connections and calls. Closed by `stop`.
+    pub gate: Gate,
+    /// Raised to 1 when the shard begins to stop.
+    pub stopping: Watch,
+    pub connections: Cell<usize>,
+}
+
+impl<E: NetEnv> Shard<E> {
+    /// A shard of `count`, without a picture of the cluster yet.
+    pub fn new(
+        env: &E,
+        index: usize,
+        count: usize,
+        options: Arc<Options>,
+        shared: Shared,
+        ends: ShardEnds<E>,
+    ) -> Shard<E> {
+        let sessions = Sessions::new(options.fetch_sessions_max);
+        let shard = Shard(Rc::new(Inner {
+            env: env.clone(),
+            index,
+            count,
+            partitions: Partitions::new(),
+            options,
+            image: RefCell::new(Arc::new(Image::empty())),
+            image_offset: Watch::new(0),
+            mesh: RefCell::new(None),
+            shared,
+            sessions: sessions.into(),
+            control: RefCell::new(None),
+            gate: Gate::default(),
+            stopping: Watch::new(0),
+            connections: Cell::new(0),
+        }));
+        let serving = shard.clone();
+        let mesh = Mesh::start(env, ends, move |_from, call, answering| {
+            let shard = serving.clone();
+            async move { shard.serve(call, answering).await }
+        });
+        *shard.0.mesh.borrow_mut() = Some(mesh);
+        shard
+    }
+
+    /// Its environment.
+    pub fn env(&self) -> &E {
+        &self.0.env
+    }
+
+    /// What the operator chose.
+    pub fn options(&self) -> &Options {
+        &self.0.options
+    }
+
+    /// What the logs of a topic are told.
+    pub fn log_config(&self, topic: &Topic) -> LogConfig {
+        topic_config::effective(topic, &self.0.options.log, &self.0.options.limits)
+    }
+
+    /// The present picture of the cluster.
+    pub fn image(&self) -> Arc<Image> {
+        self.0.image.borrow().clone()
+    }
+
+    /// The shard that owns a partition: computed, never stored, so that another number of shards
+    /// is only a restart. FNV-1a over the topic id and the index.
+    pub fn owner(&self, of: TopicPartition) -> usize {
+        owner(of, self.0.count)
+    }
+
+    /// Whether this shard owns it.
+    pub fn owns(&self, partition: TopicPartition) -> bool {
+        self.owner(partition) == self.0.index
+    }
+
+    pub(crate) fn mesh(&self) -> ShardMesh<E> {
+        self.0.mesh.borrow().clone().expect("set when the shard was made")
+    }
+
+    /// Asks the controller, wherever it lives. `None`: the process is stopping.
+    pub async fn control(&self, request: Request) -> Option<Reply> {
+        if self.0.index != 0 {
+            let call = Call::Control(Box::new(request));
+            return match self.mesh().call(&self.0.env, 0, call).answer().await {
+                Answer::Controlled(reply) => reply.map(|reply| *reply),
+                _ => unreachable!("an answer is of its call's kind"),
+            };
+        }
+        let decided = self.0.control.borrow().as_ref().map(|control| control(request));
+        decided?.await
+    }
+
+    /// Looks at partitions of any shard, one message per shard; answers in the order asked.
+    pub async fn ask(&self, asks: Vec<Ask>) -> Vec<Told> {
+        let mut told: Vec<Option<Told>> = asks.iter().map(|_| None).collect();
+        let mut by_shard: Vec<Vec<(usize, Ask)>> = (0..self.0.count).map(|_| Vec::new()).collect();
+        for (at, ask) in asks.into_iter().enumerate() {
+            by_shard[self.owner(ask.partition())].push((at, ask));
+        }
+        let mut calls = Vec::new();
+        let mut own = Vec::new();
+        for (shard, asks) in by_shard.into_iter().enumerate() {
+            if shard == self.0.index {
+                own = asks;
+            } else if !asks.is_empty() {
+                let (places, asks): (Vec<_>, Vec<_>) = asks.into_iter().unzip();
+                calls.push((places, self.mesh().call(&self.0.env, shard, Call::Ask(asks))));
+            }
+        }
+        for (at, ask) in own {
+            told[at] = Some(ask::tell(self, ask).await);
+        }
+        for (places, mut call) in calls {
+            let Answer::Told(answers) = call.answer().await else {
+                unreachable!("an answer is of its call's kind")
+            };
+            for (at, answer) in places.into_iter().zip(answers) {
+                told[at] = Some(answer);
+            }
+        }
+        told.into_iter().map(|told| told.expect("each was asked of one shard")).collect()
+    }
+
+    /// Serves one call of another shard. Returns when the next of the same sender may be served.
+    async fn serve(&self, call: Call, answering: Answering<E, Call, Answer>) {
+        let shard = self.clone();
+        match call {
+            Call::Produce(call) => {
+                // Partitions are opened first, so that batches are appended in arrival order.
+                crate::api::produce::open_all(&shard, call.partitions()).await;
+                let appended = crate::api::produce::append(&shard, &call);
+                self.later(
+                    async move { answering.answer(Answer::Produced(appended.done().await)) },
+                );
+            }
+            Call::Read(call) => self.later(async move {
+                let parts = crate::api::read::read(&shard, &call).await;
+                answering.answer(Answer::Read(crate::api::read::copied(parts)));
+            }),
+            Call::Park(growth) => self.later(async move {
+                crate::api::read::grew(&shard, &growth).await;
+                answering.answer(Answer::Grew);
+            }),
+            Call::Ask(asks) => self.later(async move {
+                let mut told = Vec::with_capacity(asks.len());
+                for ask in asks {
+                    told.push(ask::tell(&shard, ask).await);
+                }
+                answering.answer(Answer::Told(told));
+            }),
+            Call::Control(request) => self.later(async move {
+                let reply = shard.control(*request).await;
+                answering.answer(Answer::Controlled(reply.map(Box::new)));
+            }),
+            Call::Image(image) => {
+                self.take_image(image);
+                answering.answer(Answer::Done);
+            }
+            Call::Purge(topic) => self.later(async move {
+                shard.0.partitions.purge(&shard, topic).await;
+                answering.answer(Answer::Done);
+            }),
+        }
+    }
+
+    fn later(&self, task: impl Future<Output = ()> + 'static) {
+        self.0.env.spawn(Queue::Request, task);
+    }
+
+    /// Takes over a newer picture, and does what it asks of this shard's partitions.
+    pub fn take_image(&self, image: Arc<Image>) {
+        let before = self.0.image.replace(image.clone());
+        if image.offset() <= before.offset() && image.offset().value() > 0 {
+            // An older one overtook it on another lane.
+            if image.offset() < before.offset() {
+                *self.0.image.borrow_mut() = before;
+                return;
+            }
+        }
+        let delta = Delta::between(&before, &image);
+        for change in delta.changed.iter().filter(|change| change.overrides_changed()) {
+            self.0.partitions.configure(self, &change.after);
+        }
+        for topic in &delta.deleted {
+            self.0.partitions.forget(topic.id);
+        }
+        self.0.image_offset.raise(image.offset().value());
+    }
+
+    /// Gives every shard the picture, and returns when all of them have taken it: whoever is told
+    /// that a topic exists can use it on any connection.
+    pub async fn publish(&self, image: Arc<Image>) {
+        self.take_image(image.clone());
+        let others = (0..self.0.count).filter(|&shard| shard != self.0.index);
+        let calls: Vec<_> = others
+            .map(|shard| self.mesh().call(&self.0.env, shard, Call::Image(image.clone())))
+            .collect();
+        for mut call in calls {
+            call.answer().await;
+        }
+    }
+}
+
+/// The shard, of `count`, that owns a partition.
+pub fn owner(of: TopicPartition, count: usize) -> usize {
+    let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
+    let index = of.partition.0.to_be_bytes();
+    for &byte in of.topic.bytes().iter().chain(&index) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    // The low bits of FNV mix worst where only the last byte differs.
+    ((hash ^ (hash >> 32)) % count as u64) as usize
+}
