@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use coordinator::cluster::Topic;
 use engine::env::Env;
@@ -27,7 +28,7 @@ pub enum Unavailable {
     NotLeader,
     /// Its storage failed or is damaged.
     #[error("{0}")]
-    Offline(Rc<str>),
+    Offline(Arc<str>),
     /// The process is stopping.
     #[error("the broker is stopping")]
     Stopping,
@@ -37,7 +38,7 @@ enum Place<E: NetEnv> {
     /// Being opened; the watch is raised to 1 when that is over.
     Opening(Watch),
     Open(Partition<E>),
-    Offline(Rc<str>),
+    Offline(Arc<str>),
 }
 
 /// The table.

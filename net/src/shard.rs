@@ -12,10 +12,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coordinator::cluster::Topic;
 use coordinator::controller::{Reply, Request};
 use coordinator::image::Image;
 use coordinator::image::delta::Delta;
-use coordinator::cluster::Topic;
 use engine::config::{EngineLimits, LogConfig, LogOverrides};
 use engine::env::Queue;
 use engine::ids::{BrokerId, TopicId, TopicPartition};
