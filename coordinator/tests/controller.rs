@@ -78,6 +78,10 @@ fn what_cannot_be_made_is_refused_for_its_own_reason() {
             NewTopic { overrides: vec![("retention.ms".into(), None)], ..topic("x", 1, 1) },
             Why::ConfigInvalid,
         ),
+        (
+            NewTopic { overrides: vec![("a".into(), Some("b".into()))], ..topic("x", 1, 1) },
+            Why::ConfigInvalid,
+        ),
     ] {
         let before = c.log.len();
         assert_eq!(c.create_one(refused.clone()), Some(why), "{refused:?}");
@@ -229,16 +233,24 @@ fn overrides_are_set_deleted_appended_subtracted_and_replaced() {
     };
     let pair = |name: &str, value: &str| (name.to_string(), value.to_string());
 
-    assert_eq!(c.alter("t", list("cleanup.policy", Edit::Append, "compact,delete")), None);
-    assert_eq!(now(&c), [pair("cleanup.policy", "delete,compact"), pair("retention.ms", "1000")]);
-    assert_eq!(c.alter("t", list("cleanup.policy", Edit::Subtract, "delete")), None);
-    assert_eq!(now(&c), [pair("cleanup.policy", "compact"), pair("retention.ms", "1000")]);
-    let not_a_list = c.alter("t", list("retention.ms", Edit::Append, "1"));
-    assert_eq!(not_a_list, Some(Why::ConfigInvalid));
+    assert_eq!(c.alter("t", list("cleanup.policy", Edit::Append, "delete")), None);
+    assert_eq!(now(&c), [pair("cleanup.policy", "delete"), pair("retention.ms", "1000")]);
+    for refused in [
+        list("cleanup.policy", Edit::Append, "compact"),
+        list("cleanup.policy", Edit::Subtract, "delete"),
+        list("retention.ms", Edit::Append, "1"),
+        list("no.such.setting", Edit::Append, "1"),
+        Change::Edit(vec![set("no.such.setting", "1")]),
+        Change::Edit(vec![set("retention.ms", "soon")]),
+        Change::Edit(vec![set("retention.ms", &"1".repeat(20_000))]),
+    ] {
+        assert_eq!(c.alter("t", refused.clone()), Some(Why::ConfigInvalid), "{refused:?}");
+    }
+    assert_eq!(now(&c).len(), 2, "a refusal changes nothing");
 
     let both = vec![set("segment.bytes", "2000000"), ("retention.ms".into(), Edit::Delete)];
     assert_eq!(c.alter("t", Change::Edit(both)), None);
-    assert_eq!(now(&c), [pair("cleanup.policy", "compact"), pair("segment.bytes", "2000000")]);
+    assert_eq!(now(&c), [pair("cleanup.policy", "delete"), pair("segment.bytes", "2000000")]);
     let only = Change::Replace(vec![("retention.ms".into(), Some("5".into()))]);
     assert_eq!(c.alter("t", only.clone()), None);
     assert_eq!(now(&c), [pair("retention.ms", "5")]);

@@ -29,8 +29,8 @@ fn random_topic(random: &mut Random) -> NewTopic {
 }
 
 fn random_change(random: &mut Random) -> ConfigChange {
-    let name = random.pick(&["retention.ms", "cleanup.policy", "segment.ms"]);
-    let value = random.pick(&["1", "delete", "compact", "delete,compact"]).to_string();
+    let name = random.pick(&["retention.ms", "cleanup.policy", "preallocate"]);
+    let value = random.pick(&["1", "delete", "true", "false"]).to_string();
     let edit = match random.below(4) {
         0 => Edit::Set(Some(value.clone())),
         1 => Edit::Delete,

@@ -1,7 +1,10 @@
 //! Overrides of topics change: replaced as a whole, or edited one by one. Kafka's
-//! `ConfigurationControlManager` and the checks of `ConfigAdminManager`.
+//! `ConfigurationControlManager` and the checks of `ConfigAdminManager`. What a topic can override,
+//! and with which values, is `engine::config`'s table; here values stay text, as they were given.
 
 use std::collections::{BTreeMap, BTreeSet};
+
+use engine::config::{ConfigError, Kind, setting};
 
 use super::topics::{distinct, unknown_topic};
 use super::{Change, ConfigChange, Controller, Edit, Refusal, Why, check_topic_name};
@@ -139,26 +142,15 @@ fn edited(before: &Overrides, edits: Vec<(String, Edit)>) -> Result<Overrides, R
 
 /// The items of a list setting: its override, or else its default.
 fn list_of(overrides: &Overrides, name: &str, edit: &str) -> Result<Vec<String>, Refusal> {
-    let Some(default) = list_default(name) else {
+    let Some(setting) = setting(name).filter(|setting| setting.kind == Kind::List) else {
         let message = format!("Can't {edit} to key {name} because its type is not LIST.");
         return Err(Refusal::new(Why::ConfigInvalid, message));
     };
-    let list = overrides.get(name).map_or(default, String::as_str);
+    let list = overrides.get(name).map_or(setting.default, String::as_str);
     Ok(list.split(',').filter(|item| !item.is_empty()).map(str::to_string).collect())
 }
 
-/// The default of a setting that is a list; `None` for others.
-fn list_default(name: &str) -> Option<&'static str> {
-    match name {
-        "cleanup.policy" => Some("delete"),
-        "leader.replication.throttled.replicas" | "follower.replication.throttled.replicas" => {
-            Some("")
-        }
-        _ => None,
-    }
-}
-
-/// Refuses overrides that a topic cannot have, alone or together.
+/// Refuses overrides that a topic cannot have.
 fn check(seen: Seen<'_, Controller>, overrides: &Overrides) -> Result<(), Refusal> {
     let most = seen.config.override_bytes_max;
     for (name, value) in overrides {
@@ -166,6 +158,8 @@ fn check(seen: Seen<'_, Controller>, overrides: &Overrides) -> Result<(), Refusa
             let message = format!("A topic config name or value is longer than {most} bytes.");
             return Err(Refusal::new(Why::ConfigInvalid, message));
         }
+        let refused = |error: ConfigError| Refusal::new(Why::ConfigInvalid, error.to_string());
+        engine::config::parse(name, value).map_err(refused)?;
     }
     Ok(())
 }
