@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::properties::escape;
 use crate::config::settings::SETTINGS;
-use crate::config::{ConfigError, Inputs, Resolved, Source, resolve, variable_name};
+use crate::config::{ConfigError, Inputs, Resolved, Source, log, resolve, variable_name};
 
 #[derive(Parser, Debug)]
 #[command(
@@ -184,14 +184,35 @@ fn effective(resolved: &Resolved) -> String {
 fn docs() -> String {
     let mut text = String::new();
     for row in SETTINGS {
-        _ = writeln!(text, "{}", row.name);
-        _ = writeln!(text, "    {}", row.sentence);
         let unit = if row.unit.is_empty() { String::new() } else { format!(" {}", row.unit) };
         let default = if row.default.is_empty() { "none" } else { row.default };
-        _ = writeln!(text, "    values: {}; default: {default}{unit}", row.values.describe());
-        _ = writeln!(text, "    variable: {}\n", variable_name(row.name));
+        let default = format!("{default}{unit}");
+        explain(&mut text, row.name, row.sentence, &row.values.describe(), &default);
+    }
+    text +=
+        "Broker-wide values of what a topic can set for itself (the topic's name is given):\n\n";
+    for log::Property { setting, synonym } in log::properties() {
+        let sentence = format!("{}: {}", setting.name, setting.documentation());
+        if synonym.unit == 1 {
+            explain(
+                &mut text,
+                synonym.name,
+                &sentence,
+                &setting.valid.to_string(),
+                setting.default,
+            );
+        } else {
+            let values = format!("a number of {} ms", synonym.unit);
+            explain(&mut text, synonym.name, &sentence, &values, "none");
+        }
     }
     text
+}
+
+fn explain(text: &mut String, name: &str, sentence: &str, values: &str, default: &str) {
+    let variable = variable_name(name);
+    _ = writeln!(text, "{name}\n    {sentence}");
+    _ = writeln!(text, "    values: {values}; default: {default}\n    variable: {variable}\n");
 }
 
 #[cfg(test)]
@@ -307,6 +328,9 @@ mod tests {
         let text = printed(&["config", "--docs"], &[]);
         for row in SETTINGS {
             assert!(text.contains(&format!("{}\n    {}", row.name, row.sentence)));
+        }
+        for property in log::properties() {
+            assert!(text.contains(&format!("\n{}\n    ", property.synonym.name)));
         }
     }
 }

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use coordinator::cluster::Endpoint;
+use engine::config::{EngineLimits, Kind, LogOverrides};
 use engine::ids::BrokerId;
 
 pub mod listeners;
@@ -59,8 +60,10 @@ pub struct BrokerConfig {
     pub describe_partitions_max: usize,
     /// Bytes of metadata records after which a snapshot replaces them.
     pub metadata_snapshot_bytes: u64,
-    /// Broker-wide values of topic settings, by the topic setting's name; only those given.
-    pub log: BTreeMap<&'static str, String>,
+    /// Broker-wide values of topic settings; only those given.
+    pub log: LogOverrides,
+    /// Limits of the engine of each shard.
+    pub engine: EngineLimits,
 }
 
 impl Default for BrokerConfig {
@@ -85,7 +88,8 @@ impl Default for BrokerConfig {
             fetch_sessions_max: 1000,
             describe_partitions_max: 2000,
             metadata_snapshot_bytes: 20 << 20,
-            log: BTreeMap::new(),
+            log: LogOverrides::default(),
+            engine: EngineLimits::default(),
         }
     }
 }
@@ -252,7 +256,7 @@ impl Layers {
     fn read_variables(&mut self, variables: Vec<(String, String)>) {
         self.begin();
         let ours = settings::SETTINGS.iter().flat_map(|s| [Some(s.name), s.alias]).flatten();
-        let ours = ours.chain(log::SYNONYMS.iter().map(|synonym| synonym.name));
+        let ours = ours.chain(log::properties().map(|property| property.synonym.name));
         let like_flags = FLAG_VARIABLES.map(|(variable, name)| (variable.to_string(), name));
         let by_variable: BTreeMap<String, &'static str> =
             ours.map(|name| (variable_name(name), name)).chain(like_flags).collect();
@@ -298,15 +302,15 @@ impl Layers {
                 return self.problem(source, message);
             }
             self.given.insert(row.name, Given { text, source });
-        } else if let Some(row) = log::find(name) {
+        } else if let Some(property) = log::find(name) {
             // Others for the same topic setting count only if this layer gave them.
-            for other in log::SYNONYMS.iter().filter(|other| other.topic == row.topic) {
+            for other in property.setting.synonyms {
                 if !self.layer.contains_key(other.name) {
                     self.given.remove(other.name);
                 }
             }
-            self.layer.insert(row.name, name.to_string());
-            self.given.insert(row.name, Given { text, source });
+            self.layer.insert(property.synonym.name, name.to_string());
+            self.given.insert(property.synonym.name, Given { text, source });
         } else {
             unreachable!("{name} has a row");
         }
@@ -323,7 +327,7 @@ impl Layers {
             }
         }
         self.finish_listeners(&mut config, hostname);
-        self.finish_log(&mut config);
+        config.log = log::resolve(&self.given, &mut self.problems);
         self.finish_warnings();
         if self.problems.is_empty() {
             return Ok(Resolved { config, given: self.given, warnings: self.warnings });
@@ -352,21 +356,6 @@ impl Layers {
                 let given = self.given.get(wrong.setting);
                 let source = given.map_or(Source::Default, |given| given.source.clone());
                 self.problem(source, format!("{}: {}", wrong.setting, wrong.reason));
-            }
-        }
-    }
-
-    fn finish_log(&mut self, config: &mut BrokerConfig) {
-        for row in log::SYNONYMS {
-            let Some(given) = self.given.get(row.name) else { continue };
-            match row.topic_value(&given.text) {
-                Ok(value) => {
-                    config.log.entry(row.topic).or_insert(value);
-                }
-                Err(reason) => {
-                    let message = format!("{} cannot be `{}`: {reason}", row.name, given.text);
-                    self.problem(given.source.clone(), message);
-                }
             }
         }
     }
@@ -420,7 +409,9 @@ fn is_service_link(variable: &str) -> bool {
 /// `; did you mean …?`, when a known name is near.
 fn did_you_mean(name: &str) -> String {
     let known = settings::SETTINGS.iter().map(|row| row.name);
-    let known = known.chain(log::SYNONYMS.iter().map(|row| row.name)).chain(names::all_ignored());
+    let known = known
+        .chain(log::properties().map(|property| property.synonym.name))
+        .chain(names::all_ignored());
     let near = known
         .map(|known| (strsim::damerau_levenshtein(name, known), known))
         .min()
@@ -437,25 +428,50 @@ pub struct Shown {
     pub value: Option<String>,
     /// Where the value came from.
     pub source: Source,
-    /// What it may be.
-    pub values: settings::Values,
-    /// What it does, in one sentence.
+    /// Its type.
+    pub kind: Kind,
+    /// What it does, in a sentence or two.
     pub sentence: &'static str,
 }
 
 impl Resolved {
-    /// Every setting with its value, in the order of the table.
+    /// Every setting with its value, in the order of the tables.
     pub fn shown(&self) -> impl Iterator<Item = Shown> {
-        settings::SETTINGS.iter().map(|row| {
-            let given = self.given.get(row.name);
-            let text = given.map_or(row.default, |given| given.text.trim());
-            Shown {
-                name: row.name,
-                value: (!text.is_empty()).then(|| text.to_string()),
-                source: given.map_or(Source::Default, |given| given.source.clone()),
-                values: row.values,
-                sentence: row.sentence,
-            }
+        settings::SETTINGS.iter().map(|row| self.shown_row(row)).chain(self.shown_log())
+    }
+
+    fn shown_row(&self, row: &settings::Setting) -> Shown {
+        let given = self.given.get(row.name);
+        let text = given.map_or(row.default, |given| given.text.trim());
+        Shown {
+            name: row.name,
+            value: (!text.is_empty()).then(|| text.to_string()),
+            source: given.map_or(Source::Default, |given| given.source.clone()),
+            kind: row.values.kind(),
+            sentence: row.sentence,
+        }
+    }
+
+    /// The broker-wide values of topic settings: each under its most exact name; under another
+    /// (minutes, hours) where that was given.
+    fn shown_log(&self) -> impl Iterator<Item = Shown> {
+        log::properties().filter_map(|log::Property { setting, synonym }| {
+            let given = self.given.get(synonym.name);
+            let first = setting.synonyms[0].name == synonym.name;
+            let by_another = || self.config.log.text(setting.name);
+            let value = match given {
+                Some(given) => given.text.trim().to_string(),
+                None if first => by_another().unwrap_or_else(|| setting.default.to_string()),
+                None => return None,
+            };
+            let of_any = setting.synonyms.iter().find_map(|synonym| self.given.get(synonym.name));
+            Some(Shown {
+                name: synonym.name,
+                value: Some(value),
+                source: of_any.map_or(Source::Default, |given| given.source.clone()),
+                kind: setting.kind,
+                sentence: setting.documentation(),
+            })
         })
     }
 }

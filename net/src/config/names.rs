@@ -3,7 +3,7 @@
 //!
 //! The names are those of Kafka 4.3.1's `AbstractKafkaConfig.CONFIG_DEF`, printed by a program, and
 //! those that 4.4 adds to it; without the ones that have a row in [`super::settings`] or
-//! [`super::log`].
+//! in `engine::config`.
 
 /// Why a name of Kafka's means nothing here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,18 +96,18 @@ const MEANINGLESS: &str = "
     log.cleaner.io.buffer.size log.cleaner.io.max.bytes.per.second log.cleaner.threads
     log.dir.failure.timeout.ms log.flush.offset.checkpoint.interval.ms
     log.flush.start.offset.checkpoint.interval.ms log.initial.task.delay.ms
-    log.retention.check.interval.ms max.connection.creation.rate max.connections
-    max.connections.per.ip max.connections.per.ip.overrides metadata.log.dir
-    metadata.log.max.snapshot.interval.ms metadata.log.segment.bytes metadata.log.segment.ms
-    metadata.max.idle.interval.ms metadata.max.retention.bytes metadata.max.retention.ms
-    metric.reporters metrics.jmx.exclude metrics.jmx.include metrics.num.samples
-    metrics.recording.level metrics.sample.window.ms num.io.threads num.network.threads
+    max.connection.creation.rate max.connections max.connections.per.ip
+    max.connections.per.ip.overrides metadata.log.dir metadata.log.max.snapshot.interval.ms
+    metadata.log.segment.bytes metadata.log.segment.ms metadata.max.idle.interval.ms
+    metadata.max.retention.bytes metadata.max.retention.ms metric.reporters
+    metrics.jmx.exclude metrics.jmx.include metrics.num.samples metrics.recording.level
+    metrics.sample.window.ms num.io.threads num.network.threads
     num.recovery.threads.per.data.dir num.replica.alter.log.dirs.threads num.replica.fetchers
     offset.metadata.max.bytes offsets.commit.timeout.ms offsets.load.buffer.size
     offsets.retention.check.interval.ms offsets.retention.minutes
     offsets.topic.compression.codec offsets.topic.num.partitions
     offsets.topic.replication.factor offsets.topic.segment.bytes principal.builder.class
-    process.roles producer.id.expiration.check.interval.ms producer.id.expiration.ms
+    process.roles producer.id.expiration.check.interval.ms
     producer.purgatory.purge.interval.requests queued.max.request.bytes queued.max.requests
     quota.window.num quota.window.size.seconds remote.fetch.max.wait.ms
     remote.list.offsets.request.timeout.ms remote.log.index.file.cache.total.size.bytes

@@ -7,6 +7,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use engine::config::Kind;
 use engine::ids::BrokerId;
 
 use super::BrokerConfig;
@@ -55,6 +56,17 @@ pub enum Values {
 }
 
 impl Values {
+    /// The type that DescribeConfigs gives it.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Values::Flag => Kind::Boolean,
+            Values::Number(_, max) if *max <= I32_MAX => Kind::Int,
+            Values::Number(..) => Kind::Long,
+            Values::Text => Kind::String,
+            Values::List => Kind::List,
+        }
+    }
+
     /// In words, for people.
     pub fn describe(&self) -> String {
         match self {
@@ -310,6 +322,22 @@ pub static SETTINGS: &[Setting] = &[
         "bytes",
         "How much the metadata log grows before a snapshot replaces it.",
         Apply::Number(|config, n| config.metadata_snapshot_bytes = n as u64),
+    ),
+    row(
+        "producer.id.expiration.ms",
+        Values::Number(1, I32_MAX),
+        "86400000",
+        "milliseconds",
+        "How long an idempotent producer that writes nothing is remembered.",
+        Apply::Number(|config, n| config.engine.producer_expiration_ms = n as u64),
+    ),
+    row(
+        "log.retention.check.interval.ms",
+        Values::Number(1, i64::MAX),
+        "300000",
+        "milliseconds",
+        "Time between two looks for segments that retention may delete.",
+        Apply::Number(|config, n| config.engine.retention_check_ms = n as u64),
     ),
 ];
 

@@ -56,7 +56,7 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 log.retention.hours=24
 log.segment.bytes=1073741824
-log.retention.check.interval.ms=300000
+log.retention.check.interval.ms=5000
 zookeeper.connect=localhost:2181
 listener.name.plaintext.ssl.keystore.location=/x
 ";
@@ -66,7 +66,8 @@ listener.name.plaintext.ssl.keystore.location=/x
     assert_eq!((config.listeners.len(), &*config.listeners[0].host), (1, ""));
     assert_eq!(&*config.advertised[0].host, "localhost");
     assert_eq!(config.topics.num_partitions, 3);
-    assert_eq!(config.log["retention.ms"], "86400000");
+    assert_eq!(config.engine.retention_check_ms, 5000);
+    assert_eq!(config.log.text("retention.ms").as_deref(), Some("86400000"));
     let about_names: Vec<_> =
         resolved.warnings.iter().filter(|warning| warning.contains("ignored")).collect();
     assert_eq!(about_names.len(), 1, "{:?}", resolved.warnings);
@@ -107,7 +108,7 @@ fn bad_values_are_named_with_their_place_all_at_once() {
         "server.properties:4: log.dirs cannot be `/a,/b`: 2 directories are named",
         "server.properties:5: shards cannot be `0`",
         "server.properties:6: listeners: `nowhere` has no port",
-        "server.properties:7: log.retention.hours cannot be `week`",
+        "server.properties:7: Invalid value week for configuration log.retention.hours: not a",
         "--node-id: node.id cannot be `-3`",
         "RINGBOLT_FETCH_MAX_BYTES: fetch.max.bytes cannot be ``",
     ] {
@@ -127,15 +128,17 @@ fn a_line_that_cannot_be_read_is_named() {
 #[test]
 fn within_a_layer_the_finer_unit_wins_and_a_later_layer_wins_over_all() {
     let text = "log.retention.hours=1\nlog.retention.ms=5\nlog.retention.minutes=2";
-    let log = |inputs| resolve(inputs).unwrap().config.log;
-    assert_eq!(log(file(text))["retention.ms"], "5");
+    let log = |inputs| resolve(inputs).unwrap().config.log.text("retention.ms").unwrap();
+    assert_eq!(log(file(text)), "5");
     let later = with_variables(text, &[("RINGBOLT_LOG_RETENTION_HOURS", "3")]);
-    assert_eq!(log(later)["retention.ms"], "10800000");
+    assert_eq!(log(later), "10800000");
     let later = [("RINGBOLT_LOG_RETENTION_HOURS", "3"), ("RINGBOLT_LOG_RETENTION_MINUTES", "7")];
-    assert_eq!(log(with_variables(text, &later))["retention.ms"], "420000");
-    assert_eq!(log(file("log.retention.hours=-1"))["retention.ms"], "-1");
+    assert_eq!(log(with_variables(text, &later)), "420000");
+    assert_eq!(log(file("log.retention.hours=-1")), "-1");
     let huge = complaints(file("log.roll.hours=9223372036854775807"));
-    assert!(huge.contains("out of range"), "{huge}");
+    assert!(huge.contains("server.properties:1: Invalid value"), "{huge}");
+    let compact = complaints(file("log.cleanup.policy=compact"));
+    assert!(compact.contains("this broker supports only"), "{compact}");
 }
 
 #[test]
@@ -183,12 +186,14 @@ fn variables_that_are_no_settings_are_said_and_do_not_stop_the_broker() {
 fn every_name_has_a_variable_of_its_own_and_one_meaning() {
     let mut variables = BTreeMap::new();
     let ours = settings::SETTINGS.iter().flat_map(|row| [Some(row.name), row.alias]).flatten();
-    let all = ours.chain(log::SYNONYMS.iter().map(|row| row.name)).chain(names::all_ignored());
+    let all = ours
+        .chain(log::properties().map(|property| property.synonym.name))
+        .chain(names::all_ignored());
     for name in all {
         let earlier = variables.insert(variable_name(name), name);
         assert_eq!(earlier, None, "{name}");
     }
-    assert!(variables.len() > 380);
+    assert!(variables.len() > 380, "{}", variables.len());
 }
 
 #[test]
@@ -203,5 +208,14 @@ fn what_is_shown_names_its_source() {
     );
     assert_eq!(shown("shards").source, Source::Variable("RINGBOLT_SHARDS".into()));
     assert_eq!(shown("broker.rack").value, None);
-    assert_eq!(shown("fetch.max.bytes").value.as_deref(), Some("57671680"));
+    let resolved = resolve(file("log.retention.hours=2")).unwrap();
+    let shown = |name| resolved.shown().find(|shown| shown.name == name);
+    let exact = shown("log.retention.ms").unwrap();
+    assert_eq!((exact.value.as_deref(), exact.kind), (Some("7200000"), Kind::Long));
+    assert!(matches!(exact.source, Source::File { line: 1, .. }));
+    assert_eq!(shown("log.retention.hours").unwrap().value.as_deref(), Some("2"));
+    assert_eq!(shown("log.retention.minutes"), None);
+    let segment = shown("log.segment.bytes").unwrap();
+    assert_eq!((segment.value.as_deref(), segment.source), (Some("1073741824"), Source::Default));
+    assert_eq!(shown("fetch.max.bytes").unwrap().value.as_deref(), Some("57671680"));
 }
