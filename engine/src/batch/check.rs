@@ -19,7 +19,10 @@ use crate::time::Timestamp;
 /// How deep [`check`] looks.
 ///
 /// `Records` is what clients get. It is what finds lengths that lie inside, a count that is not
-/// the number of records, and size bombs; Kafka pays the same.
+/// the number of records, and size bombs; Kafka pays the same. Its price, measured on one core of
+/// a busy development machine with half-random records of 1 KiB in batches of 64 KiB and 1 MiB,
+/// per decompressed byte: uncompressed 5.2 and 10.5 GB/s (8.1 and 13.0 with `Header`; 20 ns per
+/// record), lz4 0.75 and 1.0 GB/s, snappy 0.3 and 0.5, zstd 0.4 and 0.4, gzip 0.13 and 0.24.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
     /// Header and CRC only: the records stay unread, the header's maximal timestamp is believed.
