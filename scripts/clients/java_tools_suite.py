@@ -22,7 +22,8 @@ NULL = "NULL"
 
 
 def tool(name, *arguments, stdin=None):
-    java = ["java", "-Xmx256m", "-Xshare:auto", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", f"{LIB}/*"]
+    java = ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+    java += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{LIB}/*"]
     command = [*java, f"org.apache.kafka.tools.{name}", *map(str, arguments)]
     done = subprocess.run(command, input=stdin, capture_output=True, timeout=90)
     log = done.stderr.decode()
