@@ -1,5 +1,5 @@
 //! The seams of the network half: streams, listeners, and the lanes between the shards of a
-//! process. `uring` implements them on glommio; the simulator implements them on a seed. One
+//! process. [`uring`] implements them on glommio; the simulator implements them on a seed. One
 //! suite (`tests/streams.rs`) runs against both.
 //!
 //! Addresses are numbers here: a name is resolved before it comes near a shard, because resolving
@@ -11,6 +11,9 @@ use std::net::{Shutdown, SocketAddr};
 
 use engine::env::Env;
 
+pub mod lane;
+pub mod uring;
+
 /// How many values a lane holds at most unless said otherwise. Below 1,024 two busy shards spend
 /// their time waking each other (0.6 M values/s at 128, 17 M at 1,024).
 pub const LANE_LEN_MAX: usize = 1_024;
@@ -18,7 +21,8 @@ pub const LANE_LEN_MAX: usize = 1_024;
 /// One connection. One task may read while another writes, both through `&self`; two tasks must
 /// not read, or write, at the same time.
 ///
-/// Dropping it closes it: what was written is still delivered.
+/// Dropping it closes it: what was written is still delivered, unless bytes of the peer lie here
+/// unread (then, as TCP has it, the connection is reset).
 pub trait Stream: 'static {
     /// Reads what is there, at least one byte, into the front of `into` (which is not empty);
     /// waits if there is nothing. 0 means that the peer has finished. A read that is dropped has
@@ -103,8 +107,8 @@ pub trait NetEnv: Env {
     /// Receiving end of a lane.
     type LaneRx<T: Send + 'static>: LaneReceive<T>;
 
-    /// Begins to accept. Only once every shard of the port has called it do all of them get their
-    /// connections.
+    /// Opens this shard's door. Connections come once the first shard of the port has opened its
+    /// own, and end when that one drops its listener.
     fn listen(&self, door: Self::Door) -> impl Future<Output = io::Result<Self::Listener>>;
     /// Connects to a peer.
     fn connect(&self, to: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>>;
