@@ -30,15 +30,18 @@ func produce(run record.Run, reports *record.File) {
 	producer, err := sarama.NewAsyncProducer([]string{suite.Bootstrap}, config)
 	suite.Must("connect", err)
 
-	var done sync.WaitGroup
-	done.Go(func() {
+	// Closing comes after the last answer: a retry that finds the producer closing is given up.
+	var answers, closed sync.WaitGroup
+	answers.Add(run.Count)
+	closed.Go(func() {
 		for m := range producer.Successes() {
+			answers.Done()
 			if run.Acks != "0" {
 				fmt.Fprintf(reports, "%d\t%d\t%d\n", m.Metadata.(int), m.Partition, m.Offset)
 			}
 		}
 	})
-	done.Go(func() {
+	closed.Go(func() {
 		for err := range producer.Errors() {
 			suite.Must(fmt.Sprintf("produce %s, n=%d", run.Name, err.Msg.Metadata), err.Err)
 		}
@@ -59,8 +62,9 @@ func produce(run record.Run, reports *record.File) {
 		}
 		producer.Input() <- m
 	}
+	answers.Wait()
 	producer.AsyncClose()
-	done.Wait()
+	closed.Wait()
 	suite.Produced(run)
 }
 
