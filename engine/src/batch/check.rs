@@ -298,7 +298,7 @@ fn check_header(batch: &Batch<'_>, rules: &Rules) -> Result<(), BatchError> {
     }
     check_crc(batch)?;
     let (count, delta) = (batch.record_count.get(), batch.last_offset_delta.get());
-    if count == 0 || i64::from(count) != i64::from(delta) + 1 {
+    if i64::from(count) != i64::from(delta) + 1 {
         return Err(BatchError::Count { count, last_offset_delta: delta });
     }
     let attributes = batch.attributes();
