@@ -58,7 +58,6 @@ pub struct Sim {
     executor: Executor,
     /// The group of what belongs to no node: tests, clients, whoever pulls plugs.
     world: Group,
-    nodes: std::cell::Cell<u64>,
 }
 
 impl Sim {
@@ -66,15 +65,13 @@ impl Sim {
     pub fn new(seed: u64) -> Sim {
         let executor = Executor::new(seed);
         let world = executor.group();
-        Sim { executor, world, nodes: std::cell::Cell::new(0) }
+        Sim { executor, world }
     }
 
     /// A new machine with an empty disk. Nodes draw from streams by their number, so that one more
     /// of them does not change the luck of the others' disks.
     pub fn node(&self) -> Node {
-        let number = self.nodes.get();
-        self.nodes.set(number + 1);
-        Node::new(self.executor.clone(), number)
+        Node::add(&self.executor)
     }
 
     /// The executor, for other simulated things (the network) and for its trace hash.

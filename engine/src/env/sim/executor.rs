@@ -12,6 +12,7 @@
 //!
 //! Boxed futures are allowed here: no production code runs on it.
 
+use std::any::{Any, TypeId};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -68,6 +69,7 @@ struct State {
     polls_at_event: Cell<u64>,
     polls_max: Cell<u64>,
     trace: Cell<u64>,
+    things: RefCell<BTreeMap<TypeId, Rc<dyn Any>>>,
 }
 
 type BoxedFuture = Pin<Box<dyn Future<Output = ()>>>;
@@ -136,6 +138,7 @@ impl Executor {
             polls_at_event: Cell::new(0),
             polls_max: Cell::new(RUN_POLLS_MAX),
             trace: Cell::new(mix(seed)),
+            things: RefCell::default(),
         }))
     }
 
@@ -320,15 +323,25 @@ impl Executor {
         }
     }
 
-    /// Kills every group, so that nothing of this run outlives it.
+    /// The one thing of its type that this world shares (its network, say), made by `make` when
+    /// first asked for. `make` must not ask in turn.
+    pub fn thing<T: 'static>(&self, make: impl FnOnce() -> T) -> Rc<T> {
+        let mut things = self.0.things.borrow_mut();
+        let thing = things.entry(TypeId::of::<T>()).or_insert_with(|| Rc::new(make()));
+        thing.clone().downcast().expect("it is kept under its type")
+    }
+
+    /// Kills every group and lets go of every thing, so that nothing of this run outlives it.
     pub fn shut_down(&self) {
         loop {
             let first = self.0.alive.borrow().first().copied();
             match first {
                 Some(group) => self.kill(group),
-                None => return,
+                None => break,
             }
         }
+        let things = self.0.things.take();
+        drop(things);
     }
 
     fn new_wake(&self) -> Arc<TaskWake> {

@@ -35,8 +35,26 @@ struct Machine {
     last_end: Cell<Option<End>>,
 }
 
+/// The machines of one simulation, by number.
+#[derive(Default)]
+struct Nodes(RefCell<Vec<Node>>);
+
 impl Node {
-    pub(super) fn new(executor: Executor, number: u64) -> Node {
+    /// The next machine of the simulation.
+    pub(super) fn add(executor: &Executor) -> Node {
+        let nodes = executor.thing(Nodes::default);
+        let mut nodes = nodes.0.borrow_mut();
+        let node = Node::new(executor.clone(), nodes.len() as u64);
+        nodes.push(node.clone());
+        node
+    }
+
+    /// The machine of that number, if there is one.
+    pub fn find(executor: &Executor, number: u64) -> Option<Node> {
+        executor.thing(Nodes::default).0.borrow().get(usize::try_from(number).ok()?).cloned()
+    }
+
+    fn new(executor: Executor, number: u64) -> Node {
         let random = Random::new(executor.seed(), Stream::Disk, number);
         Node(Rc::new(Machine {
             executor,
@@ -68,6 +86,11 @@ impl Node {
         SimEnv::new(machine.executor.clone(), self.clone(), life, random)
     }
 
+    /// Which machine of the simulation this is, from 0.
+    pub fn number(&self) -> u64 {
+        self.0.number
+    }
+
     /// Whether a process runs on it.
     pub fn is_up(&self) -> bool {
         self.0.life.get().is_some()
@@ -83,10 +106,11 @@ impl Node {
     pub fn end(&self, end: End) {
         let machine = &self.0;
         if let Some(life) = machine.life.take() {
+            // Before anything is dropped: connections end differently.
+            machine.last_end.set(Some(end));
             machine.executor.kill(life);
             let hung = machine.hung.take();
             machine.disk.borrow_mut().end(end);
-            machine.last_end.set(Some(end));
             drop(hung);
         }
     }
