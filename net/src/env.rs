@@ -1,5 +1,5 @@
 //! The seams of the network half: streams, listeners, and the lanes between the shards of a
-//! process. [`uring`] implements them on glommio; the simulator implements them on a seed. One
+//! process. [`uring`] implements them on glommio; [`sim`] implements them on a seed. One
 //! suite (`tests/streams.rs`) runs against both.
 //!
 //! Addresses are numbers here: a name is resolved before it comes near a shard, because resolving
@@ -12,6 +12,7 @@ use std::net::{Shutdown, SocketAddr};
 use engine::env::Env;
 
 pub mod lane;
+pub mod sim;
 pub mod uring;
 
 /// How many values a lane holds at most unless said otherwise. Below 1,024 two busy shards spend
