@@ -3,6 +3,12 @@
 /// How many producer ids a broker is given at once; Kafka's `ProducerIdsBlock`.
 pub const PRODUCER_ID_BLOCK: i64 = 1000;
 
+/// Most requests of one machine that wait for their answer.
+pub const REQUESTS_WAITING_MAX: usize = 10_000;
+
+/// Largest batch of a machine's records, in bytes: what one request can make it remember.
+pub const BATCH_BYTES_MAX: u32 = 16 << 20;
+
 /// What the controller goes by. The same for its whole life.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -23,8 +29,11 @@ pub struct Config {
     pub deleted_topics_max: usize,
     /// Most brokers.
     pub brokers_max: usize,
-    /// Longest value of one topic override, in bytes.
+    /// Longest name or value of one topic override, in bytes.
     pub override_bytes_max: usize,
+    /// Bytes of metadata records after which a snapshot is taken
+    /// (`metadata.log.max.record.bytes.between.snapshots`).
+    pub snapshot_bytes: u64,
 }
 
 impl Default for Config {
@@ -38,7 +47,8 @@ impl Default for Config {
             request_partitions_max: 10_000,
             deleted_topics_max: 100_000,
             brokers_max: 1_000,
-            override_bytes_max: 16 * 1024,
+            override_bytes_max: 1024,
+            snapshot_bytes: 20 << 20,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! # coordinator: what a cluster agrees on
 //!
 //! Machines whose memory is a log. A [`machine::Machine`] looks at its state and answers a request
-//! with records and replies; the driver (`runtime`) appends the records to the machine's log,
+//! with records and replies; the driver ([`runtime`]) appends the records to the machine's log,
 //! applies them, and lets a reply out when everything that the machine had seen is committed. A
 //! start replays the log. There is one machine so far, the [`controller`], whose state is a
 //! [`cluster::Cluster`] and whose committed state every broker carries as an [`image::Image`].
@@ -18,7 +18,7 @@
 //! - One request's records are one batch of the log: after a crash all of them are there or none.
 //! - An image is a prefix of the metadata log.
 //! - No core here reads a clock, draws a random number, waits, or touches a file; all of that is
-//!   in `runtime` and `metadata`.
+//!   in [`journal`], [`runtime`] and [`metadata`].
 //!
 //! It knows neither sockets nor Kafka's wire, nor what partitions hold.
 
@@ -26,5 +26,8 @@ pub mod cluster;
 pub mod config;
 pub mod controller;
 pub mod image;
+pub mod journal;
 pub mod machine;
+pub mod metadata;
 pub mod records;
+pub mod runtime;

@@ -2,7 +2,7 @@
 //!
 //! A machine has *hard* state, which only [`Machine::apply`] changes and which replaying the log
 //! rebuilds, and *soft* state, which is lost when its driver ends. It decides by looking, and
-//! answers with the records that would make the decision true; the driver (`runtime`) appends them,
+//! answers with the records that would make the decision true; [`crate::runtime`] appends them,
 //! applies them and lets no reply out before everything that the machine had seen is committed.
 //! So a machine needs no rollback: whoever loses its log drops it and replays.
 //!
@@ -27,20 +27,32 @@ pub struct Moment {
     pub random: [u64; 2],
 }
 
+/// A record as it stands in a log: a key and a value, either of which may be null.
+pub trait Stored: Sized {
+    /// Why bytes are not such a record.
+    type Error: std::error::Error + 'static;
+
+    /// The key and the value.
+    fn store(&self) -> (Option<Vec<u8>>, Option<Vec<u8>>);
+
+    /// The record that a key and a value stand for.
+    fn load(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Self, Self::Error>;
+}
+
 /// A deterministic machine whose memory is a log.
-pub trait Machine: Sized {
+pub trait Machine: Sized + 'static {
     /// Its limits and defaults; the same for its whole life.
-    type Config;
+    type Config: 'static;
     /// What the log remembers. Only [`Machine::apply`] changes it.
-    type Hard: Default;
+    type Hard: Default + Clone + 'static;
     /// What may be forgotten: sessions, parked requests, timers.
-    type Soft: Default;
+    type Soft: Default + 'static;
     /// What may be asked.
-    type Request;
+    type Request: 'static;
     /// What it answers.
-    type Reply;
+    type Reply: 'static;
     /// What it remembers.
-    type Record;
+    type Record: Stored + 'static;
 
     /// Decides one request. Neither waits nor changes hard state: what shall be remembered goes
     /// to `out.records`, answers (to this or to earlier requests) to `out.replies`.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use engine::ids::{BrokerEpoch, BrokerId, PartitionIndex, ProducerId, TopicId};
 
 use crate::cluster::{Broker, ClusterId, Partition, Topic};
+use crate::machine::Stored;
 
 mod layout;
 pub mod snapshot;
@@ -73,7 +74,7 @@ const ENVELOPE_BYTES: usize = 3;
 /// Why a value of the metadata log is not a record of ours.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// Shorter than any record.
+    /// Shorter than any record, or null.
     #[error("a metadata record of {len} bytes is too short to be one")]
     Short {
         /// Its length in bytes.
@@ -121,5 +122,17 @@ impl Record {
             Ok(None) => Err(DecodeError::Unknown { kind, version }),
             Err(reason) => Err(DecodeError::Corrupt { kind, version, reason }),
         }
+    }
+}
+
+impl Stored for Record {
+    type Error = DecodeError;
+
+    fn store(&self) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
+        (None, Some(self.encode()))
+    }
+
+    fn load(_key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Record, DecodeError> {
+        Record::decode(value.unwrap_or_default())
     }
 }

@@ -39,7 +39,7 @@ pub struct BrokerConfig {
     pub data_dir: PathBuf,
     /// How many shards; `None`: one on each core.
     pub shards: Option<NonZeroUsize>,
-    /// Limits and defaults of topics.
+    /// Limits and defaults of the controller: topics, partitions, snapshots.
     pub topics: coordinator::config::Config,
     /// Whether asking for a topic's metadata may create it.
     pub auto_create_topics: bool,
@@ -58,8 +58,6 @@ pub struct BrokerConfig {
     pub fetch_sessions_max: usize,
     /// Most partitions in one answer to DescribeTopicPartitions.
     pub describe_partitions_max: usize,
-    /// Bytes of metadata records after which a snapshot replaces them.
-    pub metadata_snapshot_bytes: u64,
     /// Broker-wide values of topic settings; only those given.
     pub log: LogOverrides,
     /// Limits of the engine of each shard.
@@ -87,7 +85,6 @@ impl Default for BrokerConfig {
             fetch_bytes_max: 55 << 20,
             fetch_sessions_max: 1000,
             describe_partitions_max: 2000,
-            metadata_snapshot_bytes: 20 << 20,
             log: LogOverrides::default(),
             engine: EngineLimits::default(),
         }

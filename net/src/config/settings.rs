@@ -321,7 +321,7 @@ pub static SETTINGS: &[Setting] = &[
         "20971520",
         "bytes",
         "How much the metadata log grows before a snapshot replaces it.",
-        Apply::Number(|config, n| config.metadata_snapshot_bytes = n as u64),
+        Apply::Number(|config, n| config.topics.snapshot_bytes = n as u64),
     ),
     row(
         "producer.id.expiration.ms",

@@ -1,0 +1,369 @@
+//! The driver of a machine: decide → append → apply, and hold each reply until everything that the
+//! machine had seen is committed.
+//!
+//! The first three happen in one turn, without waiting, so a machine decides against everything
+//! appended so far and many requests can be on their way to the device together. When appended
+//! records are given up (the device was full), the log's end falls back; the machine then has seen
+//! what will never be, so it is dropped and replayed before the next request. Whoever waited for
+//! such a reply is told that it is lost: the request may be asked again, and nothing of it is
+//! remembered.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, Waker};
+
+use engine::env::{Env, Queue};
+use engine::ids::Offset;
+use engine::wait::Watch;
+use futures_lite::future;
+
+use crate::config::REQUESTS_WAITING_MAX;
+use crate::journal::{Journal, ProposeError, ReplayError};
+use crate::machine::{Machine, Moment, Outcome, Seen, Stored, Token};
+
+/// Runs one machine. Cloning shares it; it lives on one shard.
+pub struct Runtime<E: Env, M: Machine>(Rc<Inner<E, M>>);
+
+impl<E: Env, M: Machine> Clone for Runtime<E, M> {
+    fn clone(&self) -> Self {
+        Runtime(self.0.clone())
+    }
+}
+
+struct Inner<E: Env, M: Machine> {
+    env: E,
+    journal: Journal<E>,
+    config: M::Config,
+    state: RefCell<State<M>>,
+    /// From where a replay starts: hard state as of an offset.
+    base: RefCell<(M::Hard, Offset)>,
+    observer: Observer<M>,
+    replaying: Cell<bool>,
+    /// Rises with each replay that has ended.
+    replays: Watch,
+    /// Rises when the machine's deadline may have changed; closed when the runtime ends.
+    decided: Watch,
+}
+
+struct State<M: Machine> {
+    hard: M::Hard,
+    soft: M::Soft,
+    /// `hard` is what the log says below this offset.
+    end: Offset,
+    next_token: u64,
+    /// Requests without their answer.
+    waiting: BTreeMap<Token, Slot<M::Reply>>,
+}
+
+/// Where a request waits for its answer.
+enum Slot<R> {
+    Open(Option<Waker>),
+    Filled(Held<R>),
+    /// The machine forgot the request.
+    Lost,
+}
+
+/// A reply, and what must be committed before it may be told.
+struct Held<R> {
+    reply: R,
+    end: Offset,
+    committed: Watch,
+}
+
+/// A reply that may be told, and the state that it is true of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer<R> {
+    /// The reply.
+    pub reply: R,
+    /// Everything below this offset of the machine's log is committed, and the reply is true of
+    /// it: an image that has reached it shows what the request did.
+    pub at: Offset,
+}
+
+/// What an observer is shown after each change of hard state.
+pub struct Seeing<'a, M: Machine> {
+    /// The state, not necessarily committed.
+    pub hard: &'a M::Hard,
+    /// It is what the log says below this offset.
+    pub end: Offset,
+    /// Tells when that is committed; closed when it will never be.
+    pub committed: Watch,
+    /// The machine was replayed: what was shown before and is not committed never will be.
+    pub replayed: bool,
+}
+
+/// Who is shown each change; not called often enough for its indirection to matter.
+type Observer<M> = Box<dyn Fn(Seeing<'_, M>)>;
+
+/// Why a request has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    /// Too many wait already. Nothing was done; ask again later.
+    #[error("{REQUESTS_WAITING_MAX} requests wait already")]
+    Busy,
+    /// What it would have brought about was not appended. Nothing was done.
+    #[error(transparent)]
+    Refused(#[from] ProposeError),
+    /// It was given up before it was durable. Nothing of it is remembered; ask again.
+    #[error("the request was given up before it was durable")]
+    Lost,
+    /// The machine's log ended. What the request did is not known.
+    #[error("the log ended: {0}")]
+    Ended(String),
+}
+
+type Loading<M> = ReplayError<<<M as Machine>::Record as Stored>::Error>;
+
+impl<E: Env, M: Machine> Runtime<E, M> {
+    /// Replays the journal from `base` on and begins to serve. `observer` is shown every change,
+    /// and must not ask anything of the runtime. Returns how many bytes were replayed, too.
+    pub async fn open(
+        env: &E,
+        journal: Journal<E>,
+        config: M::Config,
+        base: (M::Hard, Offset),
+        observer: impl Fn(Seeing<'_, M>) + 'static,
+    ) -> Result<(Runtime<E, M>, u64), Loading<M>> {
+        let state = State {
+            hard: base.0.clone(),
+            soft: M::Soft::default(),
+            end: base.1,
+            next_token: 0,
+            waiting: BTreeMap::new(),
+        };
+        let runtime = Runtime(Rc::new(Inner {
+            env: env.clone(),
+            journal,
+            config,
+            state: state.into(),
+            base: base.into(),
+            observer: Box::new(observer),
+            replaying: Cell::new(false),
+            replays: Watch::new(0),
+            decided: Watch::new(0),
+        }));
+        let bytes = runtime.0.replay().await?;
+        env.spawn(Queue::Request, keep_time(runtime.0.clone()));
+        Ok((runtime, bytes))
+    }
+
+    /// Asks the machine, and waits until its answer may be told.
+    pub async fn request(&self, request: M::Request) -> Result<Answer<M::Reply>, RequestError> {
+        let inner = &self.0;
+        inner.ready().await?;
+        let waiting = Waiting { inner, token: inner.take_token()? };
+        inner.step(|seen, soft, out| M::decide(seen, soft, waiting.token, request, out))?;
+        let held = waiting.filled().await?;
+        match held.committed.reach(held.end.value()).await {
+            Ok(()) => Ok(Answer { reply: held.reply, at: held.end }),
+            Err(_) if inner.journal.is_open() => Err(RequestError::Lost),
+            Err(_) => Err(RequestError::Ended("closed or failed".into())),
+        }
+    }
+
+    /// Where replays start from now on: `hard` as of `end`, which is committed and in a snapshot.
+    pub fn rebase(&self, hard: M::Hard, end: Offset) {
+        assert!(end >= self.0.base.borrow().1, "a base does not go back to {end}");
+        *self.0.base.borrow_mut() = (hard, end);
+    }
+
+    /// Ends it: requests that wait are told. The journal stays open.
+    pub fn stop(&self) {
+        self.0.decided.close();
+        self.0.state.borrow_mut().forget();
+    }
+}
+
+impl<E: Env, M: Machine> Inner<E, M> {
+    /// The machine has seen what will never be: the log gave it up.
+    fn is_stale(&self) -> bool {
+        self.state.borrow().end != self.journal.end()
+    }
+
+    /// Waits until the machine's state is what the log says, replaying if it is not.
+    async fn ready(&self) -> Result<(), RequestError> {
+        loop {
+            if self.decided.is_closed() {
+                return Err(RequestError::Ended("stopped".into()));
+            }
+            if self.replaying.get() {
+                let ended = self.replays.value() + 1;
+                let _ = self.replays.reach(ended).await;
+            } else if self.is_stale() {
+                let replayed = self.replay().await;
+                replayed.map_err(|error| RequestError::Ended(error.to_string()))?;
+            } else {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Drops the machine and rebuilds it from its log.
+    async fn replay(&self) -> Result<u64, Loading<M>> {
+        let _replaying = Replaying::begin(self);
+        let (mut hard, from) = self.base.borrow().clone();
+        self.state.borrow_mut().forget();
+        let apply = |at, record: M::Record| M::apply(&mut hard, at, &record);
+        let (end, bytes) = self.journal.replay(&self.env, from, apply).await?;
+        let mut state = self.state.borrow_mut();
+        (state.hard, state.end) = (hard, end);
+        let committed = self.journal.committed();
+        (self.observer)(Seeing { hard: &state.hard, end, committed, replayed: true });
+        Ok(bytes)
+    }
+
+    fn take_token(&self) -> Result<Token, RequestError> {
+        let state = &mut *self.state.borrow_mut();
+        if state.waiting.len() >= REQUESTS_WAITING_MAX {
+            return Err(RequestError::Busy);
+        }
+        let token = Token(state.next_token);
+        state.next_token += 1;
+        state.waiting.insert(token, Slot::Open(None));
+        Ok(token)
+    }
+
+    /// Lets the machine act, appends and applies what comes of it, and hands out the replies. One
+    /// turn, from the first line to the last.
+    fn step(
+        &self,
+        act: impl FnOnce(Seen<'_, M>, &mut M::Soft, &mut Outcome<M>),
+    ) -> Result<(), ProposeError> {
+        let (env, journal) = (&self.env, &self.journal);
+        let random = [env.random(), env.random()];
+        let at = Moment { now: env.now(), wall: env.wall(), random };
+        let mut guard = self.state.borrow_mut();
+        let state = &mut *guard;
+        let mut out = Outcome::default();
+        let seen = Seen { hard: &state.hard, config: &self.config, at };
+        act(seen, &mut state.soft, &mut out);
+        if !out.records.is_empty() {
+            let base = match journal.propose(&out.records, at.wall) {
+                Ok(base) => base,
+                Err(error) => {
+                    // Soft state may speak of records that do not exist.
+                    state.forget();
+                    return Err(error);
+                }
+            };
+            assert_eq!(base, state.end, "the machine alone writes its log");
+            for record in &out.records {
+                M::apply(&mut state.hard, state.end, record);
+                state.end = state.end.plus(1);
+            }
+            assert_eq!(journal.end(), state.end, "a record takes one offset");
+            let (hard, end, committed) = (&state.hard, state.end, journal.committed());
+            (self.observer)(Seeing { hard, end, committed, replayed: false });
+        }
+        let (end, committed) = (state.end, journal.committed());
+        let mut wakers = Vec::new();
+        for (token, reply) in out.replies {
+            // Gone: whoever asked does not wait any more.
+            let Some(slot) = state.waiting.get_mut(&token) else { continue };
+            let held = Held { reply, end, committed: committed.clone() };
+            if let Slot::Open(Some(waker)) = std::mem::replace(slot, Slot::Filled(held)) {
+                wakers.push(waker);
+            }
+        }
+        drop(guard);
+        self.decided.raise(self.decided.value() + 1);
+        wakers.into_iter().for_each(Waker::wake);
+        Ok(())
+    }
+}
+
+impl<M: Machine> State<M> {
+    /// Soft state is lost, and with it every request that waits for an answer.
+    fn forget(&mut self) {
+        self.soft = M::Soft::default();
+        for slot in self.waiting.values_mut() {
+            if let Slot::Open(waker) = slot {
+                let waker = waker.take();
+                *slot = Slot::Lost;
+                waker.into_iter().for_each(Waker::wake);
+            }
+        }
+    }
+}
+
+/// Marks a replay as under way, also if whoever asked for it stops waiting.
+struct Replaying<'a> {
+    replaying: &'a Cell<bool>,
+    replays: &'a Watch,
+}
+
+impl<'a> Replaying<'a> {
+    fn begin<E: Env, M: Machine>(inner: &'a Inner<E, M>) -> Replaying<'a> {
+        inner.replaying.set(true);
+        Replaying { replaying: &inner.replaying, replays: &inner.replays }
+    }
+}
+
+impl Drop for Replaying<'_> {
+    fn drop(&mut self) {
+        self.replaying.set(false);
+        self.replays.raise(self.replays.value() + 1);
+    }
+}
+
+/// A request's place among those that wait; leaves it when dropped.
+struct Waiting<'a, E: Env, M: Machine> {
+    inner: &'a Inner<E, M>,
+    token: Token,
+}
+
+impl<E: Env, M: Machine> Waiting<'_, E, M> {
+    /// Waits until the machine has answered.
+    async fn filled(&self) -> Result<Held<M::Reply>, RequestError> {
+        poll_fn(|context| {
+            let state = &mut *self.inner.state.borrow_mut();
+            let slot = state.waiting.get_mut(&self.token).expect("it leaves only when dropped");
+            match std::mem::replace(slot, Slot::Open(Some(context.waker().clone()))) {
+                Slot::Open(_) => Poll::Pending,
+                Slot::Filled(held) => Poll::Ready(Ok(held)),
+                Slot::Lost if self.inner.decided.is_closed() => {
+                    Poll::Ready(Err(RequestError::Ended("stopped".into())))
+                }
+                Slot::Lost => Poll::Ready(Err(RequestError::Lost)),
+            }
+        })
+        .await
+    }
+}
+
+impl<E: Env, M: Machine> Drop for Waiting<'_, E, M> {
+    fn drop(&mut self) {
+        self.inner.state.borrow_mut().waiting.remove(&self.token);
+    }
+}
+
+/// Lets the machine act at its deadlines, until the runtime ends.
+async fn keep_time<E: Env, M: Machine>(inner: Rc<Inner<E, M>>) {
+    loop {
+        let seen = inner.decided.value();
+        let deadline = M::deadline(&inner.state.borrow().soft);
+        let decided = inner.decided.reach(seen + 1);
+        let due = match deadline {
+            None => decided.await.map(|()| false),
+            Some(at) => {
+                let due = async {
+                    inner.env.sleep_until(at).await;
+                    Ok(true)
+                };
+                future::or(async { decided.await.map(|()| false) }, due).await
+            }
+        };
+        match due {
+            Err(_) => return,
+            Ok(false) => {}
+            Ok(true) => {
+                // What fails here fails for the next request, too, and is told there.
+                if inner.ready().await.is_ok() {
+                    let _ = inner.step(|seen, soft, out| M::expire(seen, soft, out));
+                }
+            }
+        }
+    }
+}
