@@ -3,6 +3,7 @@
 pub mod api;
 pub mod ask;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod env;
 pub mod fetch_session;
