@@ -12,4 +12,5 @@ pub mod mesh;
 pub mod partitions;
 pub mod shard;
 pub mod topic_config;
+pub mod watchdog;
 pub mod wire;
