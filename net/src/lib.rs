@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod ask;
+pub mod checks;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -11,6 +12,7 @@ pub mod frame;
 pub mod mesh;
 pub mod partitions;
 pub mod shard;
+pub mod stop;
 pub mod topic_config;
 pub mod watchdog;
 pub mod wire;
