@@ -139,7 +139,7 @@ fn write(dir: &Path, path: &Path, identity: &Identity) -> io::Result<()> {
     let body = body(identity);
     let new: PathBuf = path.with_extension("properties.new");
     let mut file = File::create(&new)?;
-    write!(file, "{body}crc32c={:08x}\n", crc32c::crc32c(body.as_bytes()))?;
+    writeln!(file, "{body}crc32c={:08x}", crc32c::crc32c(body.as_bytes()))?;
     file.sync_all()?;
     fs::rename(&new, path)?;
     File::open(dir)?.sync_all()
