@@ -107,6 +107,15 @@ pub struct Entry {
     pub len: u64,
 }
 
+/// How large a volume is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Space {
+    /// All of it, in bytes.
+    pub total_bytes: u64,
+    /// What this process may still write, in bytes.
+    pub usable_bytes: u64,
+}
+
 /// The world of one shard: clock, tasks, memory for the device, and a directory tree.
 ///
 /// Directory changes survive power loss only after [`Env::sync_dir`] of the parent.
@@ -145,6 +154,8 @@ pub trait Env: Clone + 'static {
     fn remove_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
     /// Makes the directory's entries (not their contents) survive power loss.
     fn sync_dir(&self, path: &Path) -> impl Future<Output = io::Result<()>>;
+    /// Size of the volume that holds a directory.
+    fn space(&self, path: &Path) -> impl Future<Output = io::Result<Space>>;
 }
 
 /// The block type of an environment's files.

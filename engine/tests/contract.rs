@@ -107,7 +107,8 @@ cases! {
         directories_are_made_with_their_parents
         renames_replace
         removal_refuses_what_it_is_not_for
-        directories_are_synced;
+        directories_are_synced
+        the_volume_has_a_size;
     tasks:
         timers_fire_in_order_and_never_early
         a_dropped_timer_is_forgotten

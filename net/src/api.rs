@@ -10,10 +10,22 @@ use coordinator::cluster::Topic;
 use coordinator::image::Image;
 use engine::ids::TopicId;
 
+pub mod admin;
+pub mod alter_configs;
+pub mod api_versions;
+pub mod cluster;
+pub mod create_topics;
+pub mod describe_configs;
+pub mod describe_topics;
 pub mod errors;
 pub mod fetch;
+pub mod log_dirs;
+pub mod metadata;
+pub mod offsets;
 pub mod produce;
+pub mod producers;
 pub mod read;
+pub mod topics;
 
 /// The topic that a request names: by id where it has one, else by name.
 pub(crate) fn topic_of<'i>(image: &'i Image, name: &str, id: TopicId) -> Option<&'i Topic> {

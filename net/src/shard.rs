@@ -23,47 +23,72 @@ use engine::log::Shared;
 use engine::wait::{Gate, Watch};
 
 use crate::api::produce::{Outcome, ProduceCall};
+use crate::api::producers::ProducerIds;
 use crate::api::read::{Growth, ReadCall, ReadPart};
 use crate::ask::{self, Ask, Told};
+use crate::config::{BrokerConfig, Resolved, Shown};
 use crate::env::NetEnv;
 use crate::fetch_session::Sessions;
 use crate::mesh::{Answering, Ends, Mesh};
 use crate::partitions::Partitions;
 use crate::topic_config;
 
-/// What the operator chose, as far as shards go by it. The same for the life of the process.
+/// What shards go by: what the operator chose, and what follows from it for each of them. The same
+/// for the life of the process.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// This broker.
     pub me: BrokerId,
     /// Its data directory.
     pub data: PathBuf,
-    /// Whether Metadata may create the topics that it is asked for.
-    pub auto_create_topics: bool,
     /// What topics are told that say nothing themselves.
     pub log: LogOverrides,
     /// What bounds the engine of each shard.
     pub limits: EngineLimits,
-    /// Name of the listener by which clients come.
-    pub listener: String,
-    /// Largest request, in bytes (`socket.request.max.bytes`).
-    pub request_bytes_max: usize,
     /// Requests of one connection that may wait for their answers.
     pub requests_in_flight_max: usize,
-    /// Bytes of requests of one connection that may wait for their answers; one request is always
-    /// taken.
-    pub connection_bytes_max: usize,
     /// Most connections of one shard.
     pub connections_max: usize,
-    /// A connection on which nothing happens for so long is closed (`connections.max.idle.ms`).
-    pub idle_max: Duration,
-    /// Most bytes that one Fetch is answered with (`fetch.max.bytes`).
-    pub fetch_bytes_max: usize,
     /// Most incremental fetch sessions of one shard.
     pub fetch_sessions_max: usize,
+    /// Appended bytes of one shard that may wait for the device before sockets are left unread.
+    pub unwritten_bytes_max: usize,
     /// How often the logs are looked after.
     pub tend_every: Duration,
+    /// All of what the operator chose.
+    pub broker: BrokerConfig,
+    /// The same with names and sources, as DescribeConfigs shows it.
+    pub settings: Vec<Shown>,
 }
+
+impl Options {
+    /// What follows from the settings for each of `shards`.
+    pub fn new(resolved: Resolved, shards: usize) -> Options {
+        let settings = resolved.shown().collect();
+        let broker = resolved.config;
+        Options {
+            me: broker.node_id,
+            data: broker.data_dir.clone(),
+            log: broker.log.clone(),
+            limits: broker.engine,
+            requests_in_flight_max: REQUESTS_IN_FLIGHT_MAX,
+            connections_max: CONNECTIONS_MAX,
+            fetch_sessions_max: broker.fetch_sessions_max.div_ceil(shards),
+            unwritten_bytes_max: UNWRITTEN_BYTES_MAX,
+            tend_every: Duration::from_millis(broker.engine.checkpoint_ms),
+            broker,
+            settings,
+        }
+    }
+}
+
+/// Requests of one connection that may wait for their answers. Clients send at most a handful
+/// (librdkafka up to 1,000 with acks, which then wait in the socket).
+const REQUESTS_IN_FLIGHT_MAX: usize = 64;
+/// Most connections of one shard; each costs a descriptor and about 20 KiB.
+const CONNECTIONS_MAX: usize = 8_000;
+/// Appended bytes of one shard that may wait for the device.
+const UNWRITTEN_BYTES_MAX: usize = 64 << 20;
 
 /// One call from shard to shard.
 pub enum Call {
@@ -123,16 +148,23 @@ pub(crate) struct Inner<E: NetEnv> {
     pub image: RefCell<Arc<Image>>,
     /// Raised to the image's offset.
     pub image_offset: Watch,
+    /// On shard 0: raised to the offset of the picture that every shard has.
+    pub published: Watch,
     pub mesh: RefCell<Option<ShardMesh<E>>>,
     pub partitions: Partitions<E>,
     pub shared: Shared,
     pub sessions: RefCell<Sessions>,
+    pub producer_ids: ProducerIds,
     pub control: RefCell<Option<Control>>,
     /// Who is inside: connections and calls. Closed by `stop`.
     pub gate: Gate,
     /// Raised to 1 when the shard begins to stop.
     pub stopping: Watch,
     pub connections: Cell<usize>,
+    /// Bytes of requests that were read and not answered.
+    pub queued_bytes: Cell<usize>,
+    /// Bytes of requests that were answered over all time.
+    pub answered_bytes: Watch,
 }
 
 impl<E: NetEnv> Shard<E> {
@@ -154,13 +186,17 @@ impl<E: NetEnv> Shard<E> {
             options,
             image: RefCell::new(Arc::new(Image::empty())),
             image_offset: Watch::new(0),
+            published: Watch::new(0),
             mesh: RefCell::new(None),
             shared,
             sessions: sessions.into(),
+            producer_ids: ProducerIds::default(),
             control: RefCell::new(None),
             gate: Gate::default(),
             stopping: Watch::new(0),
             connections: Cell::new(0),
+            queued_bytes: Cell::new(0),
+            answered_bytes: Watch::new(0),
         }));
         let serving = shard.clone();
         let mesh = Mesh::start(env, ends, move |_from, call, answering| {

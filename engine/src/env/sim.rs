@@ -35,7 +35,7 @@ use self::disk::{Done, Op};
 use self::executor::Group;
 use self::file::Doing;
 use self::node::nothing;
-use super::{Entry, Env, Open, Queue};
+use super::{Entry, Env, Open, Queue, Space};
 use crate::time::{Instant, Timestamp};
 
 mod disk;
@@ -258,6 +258,12 @@ impl Env for SimEnv {
         let upto = self.0.node.next_name_change();
         let sync = self.start(Op::SyncDir { path: path.to_owned(), upto });
         async move { nothing(sync.await) }
+    }
+
+    async fn space(&self, path: &Path) -> io::Result<Space> {
+        // Takes the time of a look at the directory, and fails like one.
+        self.list(path).await?;
+        Ok(self.0.node.disk().space())
     }
 }
 

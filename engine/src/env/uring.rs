@@ -26,7 +26,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use glommio::timer::Timer;
 use glommio::{Latency, Shares, TaskQueueHandle};
 
-use crate::env::{Entry, Env, Open, Queue};
+use crate::env::{Entry, Env, Open, Queue, Space};
 use crate::time::{Instant, Timestamp};
 
 mod file;
@@ -206,6 +206,18 @@ impl Env for UringEnv {
         // A real fsync: what fdatasync means for a directory differs between file systems, and the
         // ring offers, through glommio, only that.
         on_path(path, |path| std::fs::File::open(path)?.sync_all()).await
+    }
+
+    async fn space(&self, path: &Path) -> io::Result<Space> {
+        on_path(path, |path| {
+            let volume = nix::sys::statvfs::statvfs(&path)?;
+            let bytes = |blocks: u64| blocks.saturating_mul(volume.fragment_size());
+            Ok(Space {
+                total_bytes: bytes(volume.blocks()),
+                usable_bytes: bytes(volume.blocks_available()),
+            })
+        })
+        .await
     }
 }
 

@@ -148,3 +148,12 @@ pub async fn directories_are_synced<E: Env>(env: E, dir: PathBuf) {
     env.sync_dir(&dir).await.unwrap();
     assert_eq!(error(env.sync_dir(&dir.join("none")).await), ENOENT);
 }
+
+pub async fn the_volume_has_a_size<E: Env>(env: E, dir: PathBuf) {
+    let before = env.space(&dir).await.unwrap();
+    assert!(0 < before.usable_bytes && before.usable_bytes <= before.total_bytes, "{before:?}");
+    let file = make(&env, &dir.join("a"), 1).await;
+    file.sync().await.unwrap();
+    assert_eq!(env.space(&dir).await.unwrap().total_bytes, before.total_bytes);
+    assert_eq!(env.space(&dir.join("none")).await.unwrap_err().kind(), ErrorKind::NotFound);
+}

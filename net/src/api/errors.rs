@@ -3,13 +3,16 @@
 
 use coordinator::controller::Why;
 use engine::batch::BatchError;
+use engine::log::retention::DeleteError;
 use engine::log::{AppendError, ReadError};
 use engine::producers::ProducerError;
 use replication::leader::EpochMismatch;
 use replication::partition::Refused;
 
+use super::admin::NoReply;
 use super::produce::Failure;
 use super::read::Fault;
+use crate::ask::NotDeleted;
 use crate::partitions::Unavailable;
 use crate::wire::ErrorCode;
 
@@ -95,6 +98,24 @@ pub fn of_fetch(error: &Fault) -> ErrorCode {
         Fault::Unavailable(error) => of_unavailable(error),
         Fault::Epoch(error) => of_epoch(error),
         Fault::Read(error) => of_read(error),
+    }
+}
+
+/// Of records that were not deleted.
+pub fn of_not_deleted(error: &NotDeleted) -> ErrorCode {
+    match error {
+        NotDeleted::Unavailable(error) => of_unavailable(error),
+        NotDeleted::Log(DeleteError::OutOfRange { .. }) => ErrorCode::OffsetOutOfRange,
+        NotDeleted::Log(DeleteError::Device(_)) => ErrorCode::KafkaStorageError,
+    }
+}
+
+/// Of a controller that did not answer.
+pub fn of_no_reply(why: NoReply) -> ErrorCode {
+    match why {
+        NoReply::TimedOut => ErrorCode::RequestTimedOut,
+        // Clients look for the controller again, and find it when it is back.
+        NoReply::Stopping => ErrorCode::NotController,
     }
 }
 

@@ -15,7 +15,7 @@ use super::disk::{Arrival, Cut, Disk, Done, End, Fault, FileId, Op, OpKind};
 use super::executor::{Executor, Group};
 use super::file::{SimFile, Slot};
 use super::random::{Random, Stream};
-use crate::env::Open;
+use crate::env::{Open, Space};
 
 /// A machine; clones are the same machine.
 #[derive(Clone)]
@@ -209,6 +209,12 @@ impl SimDisk {
     /// Bytes in use, in whole blocks of 4 KiB.
     pub fn used(&self) -> u64 {
         self.with(|disk| disk.blocks_used() * 4096)
+    }
+
+    /// How large the device is; one without a limit says 1 PiB.
+    pub fn space(&self) -> Space {
+        let total_bytes = self.with(|disk| disk.faults.capacity).map_or(1 << 50, |n| n * 4096);
+        Space { total_bytes, usable_bytes: total_bytes.saturating_sub(self.used()) }
     }
 
     /// How many files may be open at once (then: EMFILE).

@@ -15,6 +15,10 @@ use super::pulse::{Pulse, Tracked};
 use super::random::Random;
 use super::{UringEnv, os_error};
 
+/// Never reached in practice: an expired preempt timer is what sends a shard to sleep with work to
+/// do (see the parent module), so tasks give turns instead.
+const PREEMPT_TIMER: Duration = Duration::from_secs(10);
+
 /// Bytes that glommio registers with each of a shard's three rings, for reads. Three times this
 /// per shard counts against the memlock limit, 8 MiB by default; where that is used up glommio
 /// goes on without registering.
@@ -34,20 +38,11 @@ pub struct ShardOptions {
     pub spin_before_park: Duration,
     /// Whether a panic in any task ends the process. Only tests turn it off.
     pub abort_on_panic: bool,
-    /// How long tasks may run before the executor wants the core back: 10 s, which is never
-    /// reached, because its expiry is what sends a shard to sleep with work to do (see the parent
-    /// module). Only a test that provokes just that shortens it.
-    pub preempt_timer: Duration,
 }
 
 impl Default for ShardOptions {
     fn default() -> Self {
-        ShardOptions {
-            pin: false,
-            spin_before_park: Duration::ZERO,
-            abort_on_panic: true,
-            preempt_timer: Duration::from_secs(10),
-        }
+        ShardOptions { pin: false, spin_before_park: Duration::ZERO, abort_on_panic: true }
     }
 }
 
@@ -171,7 +166,7 @@ fn make(options: &ShardOptions, shard: usize) -> Result<(LocalExecutor, Random),
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .name("shard")
         .io_memory(IO_MEMORY_BYTES)
-        .preempt_timer(options.preempt_timer)
+        .preempt_timer(PREEMPT_TIMER)
         .spin_before_park(options.spin_before_park)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS))
         .make()

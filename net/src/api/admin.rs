@@ -1,0 +1,164 @@
+//! Every API but Produce and Fetch: decoded, carried out and answered in one go, one after the
+//! other on each connection. One file for each group of APIs; what they share is here.
+//!
+//! Deliberately absent, everywhere: throttling (`throttle_time_ms` is 0) and authorization
+//! (whoever asks may do everything, as in Kafka without an authorizer).
+
+use std::time::Duration;
+
+use coordinator::cluster::{Broker, Endpoint};
+use coordinator::controller::{Reply, Request};
+use coordinator::image::Image;
+use engine::ids::{PartitionIndex, TopicPartition};
+use engine::time::Instant;
+
+use super::{
+    alter_configs, api_versions, cluster, create_topics, describe_configs, describe_topics,
+    log_dirs, metadata, offsets, produce, producers, topics,
+};
+use crate::ask::{Ask, Told};
+use crate::env::NetEnv;
+use crate::partitions::Unavailable;
+use crate::shard::Shard;
+use crate::wire::{
+    DecodeError, DecodeErrorKind, Encoded, Message, Reader, RequestHeader, encode_response,
+};
+
+/// What answering a request takes from its header, and from the connection that it came by.
+#[derive(Clone, Copy, Debug)]
+pub struct Header<'c> {
+    /// In which version it asks, and is answered.
+    pub version: i16,
+    /// The client's number for it.
+    pub correlation_id: i32,
+    /// Name of the listener that the client is connected to: brokers are told as they are reached
+    /// by it.
+    pub listener: &'c str,
+}
+
+impl Header<'_> {
+    /// Encodes the answer.
+    pub fn encode<'a>(&self, response: &impl Message<'a>) -> Encoded {
+        encode_response(response, self.version, self.correlation_id)
+    }
+}
+
+/// Answers a request of any API but Produce and Fetch, which came by `listener`. Bytes behind the body are ignored, as Kafka
+/// does.
+pub async fn answer<E: NetEnv>(
+    shard: &Shard<E>,
+    listener: &str,
+    header: &RequestHeader<'_>,
+    body: Reader<'_>,
+) -> Result<Encoded, DecodeError> {
+    let (key, version) = (header.api.key, header.version);
+    let header = Header { version, correlation_id: header.correlation_id, listener };
+    match key {
+        2 => offsets::list_offsets(shard, header, body).await,
+        3 => metadata::metadata(shard, header, body).await,
+        10 => cluster::find_coordinator(shard, header, body),
+        18 => api_versions::api_versions(shard, header, body),
+        19 => create_topics::create_topics(shard, header, body).await,
+        20 => topics::delete_topics(shard, header, body).await,
+        21 => offsets::delete_records(shard, header, body).await,
+        22 => producers::init_producer_id(shard, header, body).await,
+        23 => offsets::offset_for_leader_epoch(shard, header, body).await,
+        32 => describe_configs::describe_configs(shard, header, body).await,
+        33 => alter_configs::alter_configs(shard, header, body).await,
+        35 => log_dirs::describe_log_dirs(shard, header, body).await,
+        37 => topics::create_partitions(shard, header, body).await,
+        44 => alter_configs::incremental_alter_configs(shard, header, body).await,
+        60 => cluster::describe_cluster(shard, header, body),
+        61 => producers::describe_producers(shard, header, body).await,
+        74 => cluster::list_config_resources(shard, header, body),
+        75 => describe_topics::describe_topic_partitions(shard, header, body).await,
+        _ => Err(body.error(DecodeErrorKind::UnsupportedVersion)),
+    }
+}
+
+/// The partition, if this broker leads it.
+pub(super) fn led<E: NetEnv>(
+    shard: &Shard<E>,
+    image: &Image,
+    topic: &str,
+    index: i32,
+) -> Result<TopicPartition, Unavailable> {
+    let topic = image.topic(topic).ok_or(Unavailable::Unknown)?;
+    let index = PartitionIndex(index);
+    let partition = topic.partition(index).ok_or(Unavailable::Unknown)?;
+    if partition.leader != Some(shard.options().me) {
+        return Err(Unavailable::NotLeader);
+    }
+    Ok(TopicPartition { topic: topic.id, partition: index })
+}
+
+/// Looks at those partitions that there are; one answer for each, in the same order.
+pub(super) async fn survey<E: NetEnv>(
+    shard: &Shard<E>,
+    asks: Vec<Result<Ask, Unavailable>>,
+) -> Vec<Result<Told, Unavailable>> {
+    let refused: Vec<_> = asks.iter().map(|ask| ask.as_ref().err().cloned()).collect();
+    let mut told = shard.ask(asks.into_iter().flatten().collect()).await.into_iter();
+    let each = refused.into_iter().map(|refused| match refused {
+        Some(error) => Err(error),
+        None => Ok(told.next().expect("each is told")),
+    });
+    each.collect()
+}
+
+/// Why the controller gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoReply {
+    /// Not within the time that the client gave. What it asked for may happen yet.
+    #[error("the request timed out")]
+    TimedOut,
+    /// The process is stopping.
+    #[error("the broker is stopping")]
+    Stopping,
+}
+
+/// Asks the controller, and waits for at most `timeout_ms`. When it has answered, every shard
+/// knows what it decided.
+pub(super) async fn decide<E: NetEnv>(
+    shard: &Shard<E>,
+    request: Request,
+    timeout_ms: i32,
+) -> Result<Reply, NoReply> {
+    let deadline = deadline(shard, timeout_ms);
+    match produce::in_time(shard, Some(deadline), shard.control(request)).await {
+        Some(Some(reply)) => Ok(reply),
+        Some(None) => Err(NoReply::Stopping),
+        None => Err(NoReply::TimedOut),
+    }
+}
+
+/// The end of the time that a client gave; none where it gave a negative one.
+pub(super) fn deadline<E: NetEnv>(shard: &Shard<E>, timeout_ms: i32) -> Instant {
+    let timeout = u64::try_from(timeout_ms).unwrap_or(0);
+    shard.env().now().after(Duration::from_millis(timeout))
+}
+
+/// How clients of `listener` reach a broker.
+pub(super) fn endpoint<'b>(broker: &'b Broker, listener: &str) -> Option<&'b Endpoint> {
+    broker.endpoints.iter().find(|endpoint| endpoint.listener == listener)
+}
+
+/// The broker that clients are told is the controller: requests for it are taken by any broker.
+/// One that they can reach by `listener`, or -1.
+pub(super) fn controller_id(image: &Image, listener: &str) -> i32 {
+    let broker = image.controller().and_then(|id| image.broker(id));
+    broker.filter(|broker| endpoint(broker, listener).is_some()).map_or(-1, |broker| broker.id.0)
+}
+
+/// Whether the topic is one that Kafka keeps for itself (`Topic.isInternal`).
+pub(super) fn is_internal(topic: &str) -> bool {
+    matches!(topic, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
+}
+
+/// What anybody may do to a topic, as bits of Kafka's `AclOperation`: read, write, create, delete,
+/// alter, describe, describe and alter its configuration.
+pub(super) const TOPIC_OPERATIONS: i32 = 0x0df8;
+
+/// The same of the cluster: create, alter, describe, cluster action, describe and alter
+/// configurations, idempotent write.
+pub(super) const CLUSTER_OPERATIONS: i32 = 0x1fa0;

@@ -1,0 +1,183 @@
+//! The cluster as a whole: DescribeCluster, FindCoordinator, ListConfigResources.
+
+use std::borrow::Cow;
+
+use super::admin::{self, Header};
+use crate::env::NetEnv;
+use crate::shard::Shard;
+use crate::wire::describe_cluster::{
+    BROKERS, Broker, CONTROLLERS, DescribeClusterRequest, DescribeClusterResponse,
+};
+use crate::wire::describe_configs::{
+    RESOURCE_BROKER, RESOURCE_BROKER_LOGGER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP,
+    RESOURCE_TOPIC,
+};
+use crate::wire::find_coordinator::{
+    Coordinator, FindCoordinatorRequest, FindCoordinatorResponse, GROUP, SHARE, TRANSACTION,
+};
+use crate::wire::list_config_resources::{
+    ConfigResource, ListConfigResourcesRequest, ListConfigResourcesResponse,
+};
+use crate::wire::metadata::OPERATIONS_UNKNOWN;
+use crate::wire::{Array, DecodeError, Encoded, ErrorCode, Reader};
+
+/// Answers DescribeCluster.
+pub fn describe_cluster<E: NetEnv>(
+    shard: &Shard<E>,
+    header: Header<'_>,
+    mut body: Reader<'_>,
+) -> Result<Encoded, DecodeError> {
+    let request = DescribeClusterRequest::decode(&mut body, header.version)?;
+    if let Some((error_code, message)) = of_endpoint_type(request.endpoint_type) {
+        return Ok(header.encode(&DescribeClusterResponse {
+            error_code,
+            error_message: Some(Cow::Owned(message)),
+            ..Default::default()
+        }));
+    }
+    let image = shard.image();
+    let brokers = image.brokers().filter_map(|broker| {
+        let endpoint = admin::endpoint(broker, header.listener)?;
+        Some(Broker {
+            broker_id: broker.id.0,
+            host: Cow::Borrowed(&endpoint.host),
+            port: i32::from(endpoint.port),
+            rack: broker.rack.as_deref().map(Cow::Borrowed),
+            is_fenced: false,
+        })
+    });
+    Ok(header.encode(&DescribeClusterResponse {
+        endpoint_type: BROKERS,
+        cluster_id: Cow::Borrowed(image.cluster_id().map_or("", |id| id.as_str())),
+        controller_id: admin::controller_id(&image, header.listener),
+        brokers: brokers.collect(),
+        cluster_authorized_operations: match request.include_cluster_authorized_operations {
+            true => admin::CLUSTER_OPERATIONS,
+            false => OPERATIONS_UNKNOWN,
+        },
+        ..Default::default()
+    }))
+}
+
+/// What is wrong with the kind of endpoints that is asked for: only brokers listen here.
+fn of_endpoint_type(endpoint_type: i8) -> Option<(ErrorCode, String)> {
+    match endpoint_type {
+        BROKERS => None,
+        CONTROLLERS => Some((
+            ErrorCode::MismatchedEndpointType,
+            "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of \
+             type CONTROLLER"
+                .to_owned(),
+        )),
+        other => {
+            Some((ErrorCode::UnsupportedEndpointType, format!("Unsupported endpoint type {other}")))
+        }
+    }
+}
+
+/// Answers FindCoordinator. Groups are coordinated by the broker that is asked, as long as it is
+/// alone; transactions and share groups are not built.
+pub fn find_coordinator<E: NetEnv>(
+    shard: &Shard<E>,
+    header: Header<'_>,
+    mut body: Reader<'_>,
+) -> Result<Encoded, DecodeError> {
+    let request = FindCoordinatorRequest::decode(&mut body, header.version)?;
+    let image = shard.image();
+    let me = image.broker(shard.options().me);
+    let endpoint = me.and_then(|me| admin::endpoint(me, header.listener));
+    let find = || -> Result<_, (ErrorCode, &'static str)> {
+        match request.key_type {
+            GROUP => {
+                let endpoint = endpoint.ok_or((
+                    ErrorCode::CoordinatorNotAvailable,
+                    "the coordinator does not listen there",
+                ))?;
+                Ok((shard.options().me.0, endpoint))
+            }
+            TRANSACTION => Err((
+                ErrorCode::CoordinatorNotAvailable,
+                "transactions are not supported by this broker yet",
+            )),
+            SHARE => Err((
+                ErrorCode::InvalidRequest,
+                "share groups are not supported by this broker yet",
+            )),
+            _ => Err((ErrorCode::InvalidRequest, "no such kind of coordinator")),
+        }
+    };
+    let one = |key| {
+        let nobody = Coordinator { key, node_id: -1, port: -1, ..Default::default() };
+        match find() {
+            Ok((node_id, endpoint)) => Coordinator {
+                node_id,
+                host: Cow::Borrowed(&endpoint.host),
+                port: i32::from(endpoint.port),
+                ..nobody
+            },
+            Err((error_code, why)) => {
+                Coordinator { error_code, error_message: Some(Cow::Borrowed(why)), ..nobody }
+            }
+        }
+    };
+    if header.version >= 4 {
+        let keys = request.coordinator_keys.iter();
+        let coordinators = keys.map(|key| one(Cow::Borrowed(key))).collect();
+        return Ok(header.encode(&FindCoordinatorResponse { coordinators, ..Default::default() }));
+    }
+    let Coordinator { node_id, host, port, error_code, error_message, .. } =
+        one(Cow::Borrowed(request.key));
+    Ok(header.encode(&FindCoordinatorResponse {
+        error_code,
+        // Kafka says NONE where nothing is wrong.
+        error_message: error_message.or(Some(Cow::Borrowed("NONE"))),
+        node_id,
+        host,
+        port,
+        ..Default::default()
+    }))
+}
+
+/// Kinds of resources that may be listed. Only topics and brokers have a configuration here.
+const RESOURCES: [i8; 5] = [
+    RESOURCE_TOPIC,
+    RESOURCE_BROKER,
+    RESOURCE_BROKER_LOGGER,
+    RESOURCE_CLIENT_METRICS,
+    RESOURCE_GROUP,
+];
+
+/// Answers ListConfigResources.
+pub fn list_config_resources<E: NetEnv>(
+    shard: &Shard<E>,
+    header: Header<'_>,
+    mut body: Reader<'_>,
+) -> Result<Encoded, DecodeError> {
+    let request = ListConfigResourcesRequest::decode(&mut body, header.version)?;
+    let asked = request.resource_types;
+    if asked.iter().any(|kind| !RESOURCES.contains(&kind)) {
+        return Ok(header.encode(&ListConfigResourcesResponse {
+            error_code: ErrorCode::UnsupportedVersion,
+            ..Default::default()
+        }));
+    }
+    // Version 0 lists client metrics only, of which there are none.
+    let listed =
+        |kind| header.version > 0 && (asked.is_empty() || asked.iter().any(|asked| asked == kind));
+    let image = shard.image();
+    let mut resources = Vec::new();
+    if listed(RESOURCE_TOPIC) {
+        resources.extend(image.topics().map(|topic| ConfigResource {
+            resource_name: Cow::Borrowed(&topic.name),
+            resource_type: RESOURCE_TOPIC,
+        }));
+    }
+    if listed(RESOURCE_BROKER) {
+        resources.extend(image.brokers().map(|broker| ConfigResource {
+            resource_name: Cow::Owned(broker.id.to_string()),
+            resource_type: RESOURCE_BROKER,
+        }));
+    }
+    let config_resources = Array::from(resources);
+    Ok(header.encode(&ListConfigResourcesResponse { config_resources, ..Default::default() }))
+}

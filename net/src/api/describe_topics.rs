@@ -1,0 +1,149 @@
+//! DescribeTopicPartitions: topics and their partitions in pages, for clusters whose Metadata would
+//! be too large for one answer. A page ends anywhere; the cursor says where the next one begins.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+use coordinator::cluster::Topic;
+use coordinator::image::Image;
+
+use super::admin::{self, Header};
+use super::metadata::{self, Placed};
+use crate::env::NetEnv;
+use crate::shard::Shard;
+use crate::wire::describe_topic_partitions::{
+    DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse, ResponseCursor,
+    ResponsePartition, ResponseTopic,
+};
+use crate::wire::{Array, DecodeError, Encoded, ErrorCode, Reader};
+
+/// Answers DescribeTopicPartitions (Kafka's `DescribeTopicPartitionsRequestHandler`).
+pub async fn describe_topic_partitions<E: NetEnv>(
+    shard: &Shard<E>,
+    header: Header<'_>,
+    mut body: Reader<'_>,
+) -> Result<Encoded, DecodeError> {
+    let request = DescribeTopicPartitionsRequest::decode(&mut body, header.version)?;
+    let cursor = request.cursor.as_ref().map(|at| (at.topic_name, at.partition_index));
+    let (from, _) = cursor.unwrap_or_default();
+    let named: BTreeSet<&str> =
+        request.topics.iter().map(|topic| topic.name).filter(|name| *name >= from).collect();
+    let all = request.topics.is_empty();
+    let astray = |(topic, partition)| partition < 0 || (!all && !named.contains(topic));
+    if cursor.is_some_and(astray) {
+        return Ok(header.encode(&refused(&request)));
+    }
+    let image = shard.image();
+    let limit = usize::try_from(request.response_partition_limit).unwrap_or(0);
+    let left = limit.min(shard.options().broker.describe_partitions_max).max(1);
+    let mut page = Page { image: &image, header, cursor, left, topics: Vec::new(), next: None };
+    if all {
+        for topic in image.cluster().topics_from(from) {
+            if !page.push(&topic.name, Some(topic)) {
+                break;
+            }
+            shard.env().turn().await;
+        }
+    } else {
+        for name in named {
+            if !page.push(name, image.topic(name).map(|topic| &**topic)) {
+                break;
+            }
+            shard.env().turn().await;
+        }
+    }
+    let Page { topics, next, .. } = page;
+    let next_cursor = next.map(|(topic, partition_index)| ResponseCursor {
+        topic_name: Cow::Borrowed(topic),
+        partition_index,
+    });
+    let topics = topics.into();
+    Ok(header.encode(&DescribeTopicPartitionsResponse {
+        topics,
+        next_cursor,
+        ..Default::default()
+    }))
+}
+
+fn refused<'a>(
+    request: &DescribeTopicPartitionsRequest<'a>,
+) -> DescribeTopicPartitionsResponse<'a> {
+    let topics = request.topics.iter().map(|topic| ResponseTopic {
+        error_code: ErrorCode::InvalidRequest,
+        name: Some(Cow::Borrowed(topic.name)),
+        ..Default::default()
+    });
+    DescribeTopicPartitionsResponse { topics: topics.collect(), ..Default::default() }
+}
+
+/// A page that is being filled.
+struct Page<'i, 'c> {
+    image: &'i Image,
+    header: Header<'c>,
+    /// Where it begins.
+    cursor: Option<(&'i str, i32)>,
+    /// How many partitions still fit.
+    left: usize,
+    topics: Vec<ResponseTopic<'i>>,
+    /// Where the next one begins, once this one is full.
+    next: Option<(&'i str, i32)>,
+}
+
+impl<'i> Page<'i, '_> {
+    /// Adds a topic, or what fits of it. Whether the page takes another one.
+    fn push(&mut self, name: &'i str, topic: Option<&'i Topic>) -> bool {
+        if self.left == 0 {
+            self.next = Some((name, 0));
+            return false;
+        }
+        let mut described = ResponseTopic {
+            name: Some(Cow::Borrowed(name)),
+            is_internal: admin::is_internal(name),
+            topic_authorized_operations: admin::TOPIC_OPERATIONS,
+            ..Default::default()
+        };
+        let Some(topic) = topic else {
+            described.error_code = metadata::of_absence(name);
+            self.topics.push(described);
+            return true;
+        };
+        described.topic_id = topic.id;
+        let first = match self.cursor {
+            Some((at, partition)) if at == name => usize::try_from(partition).unwrap_or(0),
+            _ => 0,
+        };
+        let count = self.left.min(topic.partitions.len().saturating_sub(first));
+        described.partitions = self.partitions(topic, first, count);
+        self.topics.push(described);
+        self.left -= count;
+        let end = first + count;
+        if end < topic.partitions.len() {
+            self.next = Some((name, end as i32));
+        }
+        self.next.is_none()
+    }
+
+    fn partitions(
+        &self,
+        topic: &Topic,
+        first: usize,
+        count: usize,
+    ) -> Array<'i, ResponsePartition<'i>> {
+        let each = topic.partitions().skip(first).take(count).map(|(index, partition)| {
+            let placed = Placed::of(self.image, self.header, partition);
+            ResponsePartition {
+                // Kafka names no reason here: that there is no leader says enough.
+                error_code: ErrorCode::None,
+                partition_index: index.0,
+                leader_id: placed.leader_id,
+                leader_epoch: partition.leader_epoch.0,
+                replica_nodes: placed.replicas.into(),
+                isr_nodes: placed.isr.into(),
+                eligible_leader_replicas: Some(Array::new()),
+                last_known_elr: Some(Array::new()),
+                offline_replicas: placed.offline.into(),
+            }
+        });
+        each.collect()
+    }
+}

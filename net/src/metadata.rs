@@ -1,0 +1,102 @@
+//! The cluster's metadata in this process: shard 0 keeps it ([`coordinator::metadata`]), and gives
+//! every shard the pictures of it.
+//!
+//! A reply of the controller is told only when every shard has a picture that shows what it did:
+//! whoever is told that a topic exists can use it on any connection.
+
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+
+use coordinator::controller::{Registration, Reply, Request};
+use coordinator::metadata::{Metadata, MetadataError};
+use engine::env::Queue;
+
+use crate::env::NetEnv;
+use crate::node;
+use crate::shard::Shard;
+
+/// Why the metadata is not to be had.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It cannot be opened.
+    #[error(transparent)]
+    Open(#[from] MetadataError),
+    /// The controller refuses this broker.
+    #[error("this broker cannot join: {0}")]
+    Refused(String),
+}
+
+/// Directory of the metadata.
+pub fn metadata_dir(data: &Path) -> PathBuf {
+    data.join("metadata")
+}
+
+/// Opens the metadata on shard 0, registers this broker and publishes the first picture.
+pub async fn start<E: NetEnv>(shard: &Shard<E>) -> Result<Metadata<E>, StartError> {
+    let env = shard.env();
+    let options = shard.options();
+    let dir = metadata_dir(&options.data);
+    let limits = options.broker.topics.clone();
+    let (metadata, opened) = Metadata::open(env, &dir, options.me, limits, &shard.0.shared).await?;
+    tracing::debug!(?opened, "metadata opened");
+    env.spawn(Queue::Request, publish_all(shard.clone(), metadata.clone()));
+    register(shard, &metadata).await?;
+    let control = {
+        let (shard, metadata) = (shard.clone(), metadata.clone());
+        move |request| {
+            let (shard, metadata) = (shard.clone(), metadata.clone());
+            let decided: Pin<Box<dyn Future<Output = Option<Reply>>>> =
+                Box::pin(async move { decide(&shard, &metadata, request).await });
+            decided
+        }
+    };
+    *shard.0.control.borrow_mut() = Some(Box::new(control));
+    env.spawn(Queue::Background, node::purge(shard.clone()));
+    Ok(metadata)
+}
+
+async fn decide<E: NetEnv>(
+    shard: &Shard<E>,
+    metadata: &Metadata<E>,
+    request: Request,
+) -> Option<Reply> {
+    match metadata.request(request).await {
+        Ok(answer) => {
+            shard.0.published.reach(answer.at.value()).await.ok()?;
+            Some(answer.reply)
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the controller did not decide");
+            None
+        }
+    }
+}
+
+async fn register<E: NetEnv>(shard: &Shard<E>, metadata: &Metadata<E>) -> Result<(), StartError> {
+    let broker = &shard.options().broker;
+    let registration = Registration {
+        id: broker.node_id,
+        endpoints: broker.advertised.clone(),
+        rack: broker.rack.clone(),
+        cluster: None,
+    };
+    match decide(shard, metadata, Request::RegisterBroker(registration)).await {
+        Some(Reply::Registered(Ok(_))) => Ok(()),
+        Some(Reply::Registered(Err(refusal))) => Err(StartError::Refused(refusal.message)),
+        _ => Err(StartError::Refused("the controller did not answer".into())),
+    }
+}
+
+/// Gives every shard each committed picture; those that are overtaken meanwhile are left out.
+async fn publish_all<E: NetEnv>(shard: Shard<E>, metadata: Metadata<E>) {
+    let mut seen = metadata.image().offset();
+    if seen.value() > 0 {
+        shard.publish(metadata.image()).await;
+        shard.0.published.raise(seen.value());
+    }
+    while let Ok(image) = metadata.newer_than(seen).await {
+        seen = image.offset();
+        shard.publish(image).await;
+        shard.0.published.raise(seen.value());
+    }
+}

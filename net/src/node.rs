@@ -1,0 +1,281 @@
+//! From a configuration to a running broker, and back: what each shard does from its first to its
+//! last turn. Generic over the environment; the process around it is `process.rs`.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use coordinator::controller::Request;
+use coordinator::image::Image;
+use engine::cache::BlockBudget;
+use engine::env::Queue;
+use engine::ids::{TopicId, TopicPartition};
+use engine::log::{Bounds, Disk, Shared};
+use futures_lite::future;
+
+use crate::connection;
+use crate::env::{Listener, NetEnv, Stream};
+use crate::metadata::{self, StartError};
+use crate::partitions::{remove_files, topic_dir};
+use crate::shard::{Answer, Call, Options, Shard, ShardEnds};
+
+/// Partitions that a shard opens at the same time when it starts.
+const OPENING_MAX: usize = 8;
+/// How long connections may take to end when the broker stops.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Pause after an accept that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a shard could not begin, or did not end well.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The cluster metadata.
+    #[error(transparent)]
+    Metadata(#[from] StartError),
+    /// It was not closed in good order.
+    #[error("the metadata was not closed in good order: {0}")]
+    Close(io::Error),
+    /// A listener could not be opened.
+    #[error("cannot listen: {0}")]
+    Listen(io::Error),
+    /// The device failed while running.
+    #[error("the data directory failed: {0}")]
+    Disk(String),
+    /// Logs were not closed in good order; they will be recovered at the next start.
+    #[error("{0} logs were not closed in good order")]
+    Unclean(usize),
+}
+
+/// Runs one shard until `stop` completes or the device fails. `doors` come with the names of
+/// their listeners. `ready` is told when it serves.
+pub async fn run_shard<E: NetEnv>(
+    env: E,
+    (index, count): (usize, usize),
+    options: Arc<Options>,
+    ends: ShardEnds<E>,
+    doors: Vec<(String, E::Door)>,
+    ready: impl FnOnce(&[SocketAddr]),
+    stop: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    let shared = Shared {
+        budget: BlockBudget::new(options.limits.tail_bytes_max, options.unwritten_bytes_max),
+        disk: Disk::default(),
+        bounds: Bounds { block_bytes_max: options.limits.block_bytes_max, ..Bounds::default() },
+    };
+    let shard = Shard::new(&env, index, count, options, shared, ends);
+    let controller = match index {
+        0 => Some(metadata::start(&shard).await?),
+        _ => {
+            // Shard 0 sends the first picture when this broker is registered.
+            let _ = shard.0.image_offset.reach(1).await;
+            None
+        }
+    };
+    let mut addresses = Vec::new();
+    for (name, door) in doors {
+        let listener = env.listen(door).await.map_err(NodeError::Listen)?;
+        addresses.push(listener.local());
+        env.spawn(Queue::Request, accept_all(shard.clone(), listener, name.as_str().into()));
+    }
+    env.spawn(Queue::Background, open_own(shard.clone()));
+    env.spawn(Queue::Background, tend(shard.clone()));
+    ready(&addresses);
+    let failed = async { Some(shard.0.shared.disk.failure().await) };
+    let failed = future::or(failed, async {
+        stop.await;
+        None
+    })
+    .await;
+    if let Some(why) = failed {
+        return Err(NodeError::Disk(why));
+    }
+    shard.stop().await?;
+    if let Some(controller) = controller {
+        controller.close().await.map_err(NodeError::Close)?;
+    }
+    Ok(())
+}
+
+impl<E: NetEnv> Shard<E> {
+    /// Ends in good order: no new connections, no new requests, answers for those begun, logs
+    /// synced and checkpointed.
+    async fn stop(&self) -> Result<(), NodeError> {
+        self.0.stopping.raise(1);
+        let drained = async {
+            self.0.gate.close().await;
+            true
+        };
+        let late = async {
+            self.env().sleep_until(self.env().now().after(DRAIN_MAX)).await;
+            false
+        };
+        if !future::or(drained, late).await {
+            let left = self.0.gate.inside();
+            tracing::warn!(shard = self.0.index, left, "connections were cut off");
+        }
+        match self.0.partitions.close().await {
+            0 => Ok(()),
+            failed => Err(NodeError::Unclean(failed)),
+        }
+    }
+
+    /// Everything of this shard that the picture says it should have.
+    fn own(&self, image: &Image) -> Vec<TopicPartition> {
+        let me = self.options().me;
+        let mut own = Vec::new();
+        for topic in image.topics() {
+            for (index, partition) in topic.partitions() {
+                let id = TopicPartition { topic: topic.id, partition: index };
+                if partition.leader == Some(me) && self.owns(id) {
+                    own.push(id);
+                }
+            }
+        }
+        own
+    }
+}
+
+/// Takes connections until the shard stops.
+async fn accept_all<E: NetEnv>(shard: Shard<E>, listener: E::Listener, name: Rc<str>) {
+    loop {
+        let stopping = async {
+            let _ = shard.0.stopping.reach(1).await;
+            None
+        };
+        let accepted = async { Some(listener.accept().await) };
+        let stream = match future::or(stopping, accepted).await {
+            None => return,
+            Some(Ok(stream)) => stream,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a connection was not accepted");
+                shard.env().sleep_until(shard.env().now().after(ACCEPT_PAUSE)).await;
+                continue;
+            }
+        };
+        let count = shard.0.connections.get();
+        if count >= shard.options().connections_max {
+            let peer = stream.peer();
+            tracing::warn!(%peer, count, "too many connections; this one is closed");
+            continue;
+        }
+        let Some(pass) = shard.0.gate.enter() else { return };
+        shard.0.connections.set(count + 1);
+        let serving = connection::serve(shard.clone(), stream, name.clone(), pass);
+        shard.env().spawn(Queue::Request, serving);
+        shard.env().turn().await;
+    }
+}
+
+/// Opens what the shard owns, in the background: whoever asks for a partition before gets it opened
+/// at once. New topics follow as the picture changes.
+async fn open_own<E: NetEnv>(shard: Shard<E>) {
+    let known: Rc<RefCell<BTreeSet<TopicPartition>>> = Rc::default();
+    loop {
+        let image = shard.image();
+        let own = shard.own(&image);
+        known.borrow_mut().retain(|id| own.binary_search(id).is_ok() || own.contains(id));
+        let new: Vec<_> = own.into_iter().filter(|id| !known.borrow().contains(id)).collect();
+        for batch in new.chunks(OPENING_MAX) {
+            let mut opening: Vec<_> =
+                batch.iter().map(|&id| Box::pin(shard.0.partitions.get(&shard, id))).collect();
+            for opening in &mut opening {
+                let _ = future::poll_once(opening.as_mut()).await;
+            }
+            for (opening, &id) in opening.into_iter().zip(batch) {
+                // A failure is logged where it is found, and told to whoever asks.
+                let _ = opening.await;
+                known.borrow_mut().insert(id);
+            }
+            shard.env().turn().await;
+        }
+        let changed = shard.0.image_offset.reach(image.offset().value() + 1);
+        let stopping = shard.0.stopping.reach(1);
+        let _ = future::or(changed, stopping).await;
+        if shard.0.stopping.value() > 0 {
+            return;
+        }
+    }
+}
+
+/// Looks after the logs, one after the other.
+async fn tend<E: NetEnv>(shard: Shard<E>) {
+    let every = shard.options().tend_every;
+    loop {
+        let next = shard.env().now().after(every);
+        let stopping = async {
+            let _ = shard.0.stopping.reach(1).await;
+        };
+        future::or(stopping, shard.env().sleep_until(next)).await;
+        if shard.0.stopping.value() > 0 {
+            return;
+        }
+        for (id, partition) in shard.0.partitions.all() {
+            if let Err(error) = partition.tend().await {
+                tracing::warn!(%id, %error, "the chores of a log were not done");
+            }
+            shard.env().turn().await;
+        }
+    }
+}
+
+/// Removes what is left of deleted topics, on all shards, and tells the controller. Runs on shard
+/// 0, whenever the picture has topics to purge.
+pub(crate) async fn purge<E: NetEnv>(shard: Shard<E>) {
+    loop {
+        let image = shard.image();
+        let topics: Vec<TopicId> = image
+            .cluster()
+            .deleted_topics()
+            .filter(|(_, topic)| topic.holders.contains(&shard.options().me))
+            .map(|(id, _)| id)
+            .collect();
+        for &topic in &topics {
+            let calls: Vec<_> = (1..shard.0.count)
+                .map(|other| shard.mesh().call(shard.env(), other, Call::Purge(topic)))
+                .collect();
+            shard.0.partitions.purge(&shard, topic).await;
+            for mut call in calls {
+                let Answer::Done = call.answer().await else {
+                    unreachable!("an answer is of its call's kind")
+                };
+            }
+            remove_topic(&shard, topic).await;
+        }
+        if !topics.is_empty() {
+            let broker = shard.options().me;
+            shard.control(Request::PurgedTopics { broker, topics }).await;
+        }
+        let changed = shard.0.image_offset.reach(image.offset().value() + 1);
+        let stopping = shard.0.stopping.reach(1);
+        let _ = future::or(changed, stopping).await;
+        if shard.0.stopping.value() > 0 {
+            return;
+        }
+    }
+}
+
+/// Removes the directory of a deleted topic with whatever partitions an earlier run left in it.
+async fn remove_topic<E: NetEnv>(shard: &Shard<E>, topic: TopicId) {
+    let dir = topic_dir(&shard.options().data, topic);
+    let removed = async {
+        let entries = match shard.env().list(&dir).await {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            match entry.is_dir {
+                true => remove_files(shard.env(), &dir.join(entry.name)).await?,
+                false => shard.env().remove(&dir.join(entry.name)).await?,
+            }
+        }
+        shard.env().remove_dir(&dir).await?;
+        shard.env().sync_dir(&shard.options().data).await
+    };
+    if let Err(error) = removed.await {
+        tracing::warn!(dir = %dir.display(), %error, "the directory of a deleted topic stays");
+    }
+}
