@@ -134,6 +134,47 @@ fn completions_of_two_writes_come_in_either_order() {
     assert_eq!(orders.len(), 2);
 }
 
+#[test]
+fn a_sync_covers_nothing_that_completes_while_it_runs() {
+    // Of content, and of names: how often the change was done first, and how often it was lost.
+    let (mut first, mut lost) = ([0; 2], [0; 2]);
+    for seed in 0..8 * SEEDS {
+        let sim = Sim::new(seed);
+        let node = sim.node();
+        let env = node.env();
+        let changed_first = node.run(async {
+            let file = create(&env).await;
+            file.write_at(filled(&env, 4096, 1), 0, Persist::Synced).await.unwrap();
+            let (changed, before) = (Cell::new(false), Cell::new(false));
+            if seed % 2 == 0 {
+                let change = file.write_at(filled(&env, 4096, 2), 0, Persist::Written);
+                zip(async { (file.sync().await.unwrap(), before.set(changed.get())) }, async {
+                    (change.await.unwrap(), changed.set(true))
+                })
+                .await;
+            } else {
+                let change = env.open(path("/data/b"), Open::Create);
+                let sync = env.sync_dir(path("/data"));
+                zip(async { (sync.await.unwrap(), before.set(changed.get())) }, async {
+                    (drop(change.await.unwrap()), changed.set(true))
+                })
+                .await;
+            }
+            before.get()
+        });
+        node.end(End::PowerCut);
+        let kind = (seed % 2) as usize;
+        first[kind] += u32::from(changed_first == Some(true));
+        let kept = match kind {
+            0 => node.disk().bytes(path(A)).unwrap() == [2; 4096],
+            _ => node.disk().bytes(path("/data/b")).is_some(),
+        };
+        lost[kind] += u32::from(changed_first == Some(true) && !kept);
+    }
+    assert!(first.iter().all(|&first| first > 100), "{first:?}");
+    assert!(lost.iter().all(|&lost| lost > 30), "{lost:?} of {first:?}");
+}
+
 /// Runs a small journal until the planned cut; returns what it had promised, and the disk after.
 fn journal(seed: u64, cut: Option<Cut>) -> (u64, Node, Sim) {
     let sim = Sim::new(seed);
