@@ -68,6 +68,7 @@ impl BlockBudget {
         }
     }
 
+    /// A log was appended `bytes`.
     pub(crate) fn on_append(&self, bytes: usize) {
         self.0.unwritten.set(self.0.unwritten.get() + bytes);
     }
@@ -98,16 +99,21 @@ impl BlockBudget {
     /// of theirs is open.
     pub(crate) fn shrink(&self) {
         let budget = &self.0;
-        while budget.held.get() > budget.held_bytes_max {
-            let Some((owner, block)) = budget.oldest.borrow_mut().pop_front() else { return };
-            let Some(log) = owner.upgrade() else { continue };
-            match log.evict(block) {
-                Some(bytes) => budget.held.set(budget.held.get() - bytes),
-                None => {
-                    budget.oldest.borrow_mut().push_front((owner, block));
-                    return;
-                }
-            }
+        loop {
+            let over = budget.held.get() > budget.held_bytes_max;
+            let next = match budget.oldest.borrow_mut().front() {
+                Some((owner, block)) => (owner.upgrade(), *block),
+                None => return,
+            };
+            let freed = match &next {
+                // A log that is gone gave back what it held; only its entries are left.
+                (None, _) => Some(0),
+                (Some(_), _) if !over => return,
+                (Some(log), block) => log.evict(*block),
+            };
+            let Some(freed) = freed else { return };
+            budget.oldest.borrow_mut().pop_front();
+            budget.held.set(budget.held.get() - freed);
         }
     }
 }

@@ -2,8 +2,8 @@
 //! leader epochs and the producers at that point. Written alternately to two files, each with a
 //! sequence number and a checksum, so that a torn write leaves the older one. Read with full
 //! validation (rkyv's bytecheck); a checkpoint is an accelerator, the segments are the truth. The
-//! exception is the log start: what DeleteRecords removed stays removed, so its reply waits for
-//! the checkpoint.
+//! exception is the log start: what DeleteRecords removed stays removed, so its reply waits until
+//! both files have it, and damage to one of them brings nothing back.
 
 use std::io;
 use std::path::Path;
@@ -44,6 +44,10 @@ pub struct Checkpoint {
     pub first_timestamp: Option<i64>,
     /// Leader epochs as (epoch, start offset).
     pub epochs: Vec<(i32, u64)>,
+    /// How far behind `offset` or a later synced end the log may have been written without a sync
+    /// since, in bytes: batches further behind a hole prove that the hole is damage. `None`: any
+    /// distance.
+    pub unsynced_bytes_max: Option<u64>,
     /// Producers at `offset`.
     pub producers: ProducersSnapshot,
 }
@@ -142,6 +146,7 @@ mod tests {
             position: 4097,
             offset: 55,
             first_timestamp: Some(-1),
+            unsynced_bytes_max: Some(4096),
             epochs: vec![(0, 0), (3, 40)],
             producers: ProducersSnapshot { end: 55, producers: Vec::new() },
         };

@@ -12,8 +12,9 @@
 //! copied into the tail and has its offsets when `append` returns; [`Log::written`] and
 //! [`Log::synced`] tell when it has become durable. The rooms:
 //! [`tail`] (memory), [`writer`] (one write in flight, group commit, roll, device errors),
-//! [`read`], [`cursor`] (walking a file), [`recovery`] (open after a crash), [`retention`],
-//! [`checkpoint`](crate::checkpoint) (tiny facts that survive).
+//! [`syncs`] (what is written becomes synced), [`read`], [`time`] (lookups by timestamp),
+//! [`cursor`] (walking a file), [`recovery`] and [`judge`] (open after a crash), [`retention`],
+//! [`checkpoints`] (tiny facts that survive), [`mutant`] (bugs on purpose).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -32,22 +33,30 @@ use crate::ids::{LeaderEpoch, Offset, TopicPartition};
 use crate::producers::{ProducerError, Producers, Verdict};
 use crate::segment::{SEGMENT_BYTES_MAX, Segment};
 use crate::time::{Instant, Timestamp};
-use crate::wait::{Closed, Watch};
+use crate::wait::{Closed, Gate, Watch};
 
+pub mod mutant;
 pub mod read;
 pub mod recovery;
 pub mod retention;
+pub mod time;
 
+mod checkpoints;
 mod cursor;
 mod disk;
 mod index_file;
+mod judge;
+mod syncs;
 mod tail;
 mod writer;
 
 pub use disk::Disk;
-pub use read::{Chunk, Limit, ReadError, Slice, Timed};
+pub use mutant::Mutant;
+pub use read::{Chunk, Limit, ReadError, Slice};
 pub use recovery::{OpenError, Recovered};
+pub use time::Timed;
 
+use checkpoints::CheckpointState;
 use tail::{Placed, Tail};
 
 /// How far an appended batch has come, and what it survives there.
@@ -71,11 +80,24 @@ pub struct Bounds {
     pub unsynced_bytes_max: u64,
     /// Bytes appended after which a checkpoint is due, bounding what recovery scans.
     pub checkpoint_bytes: u64,
+    /// A bug, for the test of the crash test; `None` everywhere else.
+    pub mutant: Option<Mutant>,
+}
+
+impl Bounds {
+    pub(crate) fn has(&self, mutant: Mutant) -> bool {
+        self.mutant == Some(mutant)
+    }
 }
 
 impl Default for Bounds {
     fn default() -> Bounds {
-        Bounds { block_bytes_max: 1 << 20, unsynced_bytes_max: 4 << 20, checkpoint_bytes: 64 << 20 }
+        Bounds {
+            block_bytes_max: 1 << 20,
+            unsynced_bytes_max: 4 << 20,
+            checkpoint_bytes: 64 << 20,
+            mutant: None,
+        }
     }
 }
 
@@ -105,20 +127,14 @@ pub(crate) struct Inner<E: Env> {
     pub identity: TopicPartition,
     pub shared: Shared,
     pub state: RefCell<State<E>>,
-    /// One checkpoint at a time; the number of the last one written.
+    /// One checkpoint at a time.
     pub checkpoint: Cell<CheckpointState>,
+    /// How many checkpoints have ended, well or not.
+    pub checkpoints_ended: Watch,
+    /// Tasks that work for this log are inside.
+    pub gate: Gate,
     /// For handing a weak reference to the budget.
     pub me: std::rc::Weak<Inner<E>>,
-}
-
-#[derive(Clone, Copy, Default)]
-pub(crate) struct CheckpointState {
-    pub sequence: u64,
-    pub running: bool,
-    /// Where the log ended at the last checkpoint.
-    pub end: Offset,
-    /// Bytes appended since.
-    pub bytes: u64,
 }
 
 pub(crate) struct State<E: Env> {
@@ -137,13 +153,19 @@ pub(crate) struct State<E: Env> {
     pub synced: Watch,
     pub writing: bool,
     pub syncing: bool,
-    pub unsynced_bytes: u64,
+    /// The synced end that somebody asked for.
+    pub sync_wanted: u64,
+    /// Bytes of batches that were written, and how many of them are synced, since it was opened.
+    pub written_bytes: u64,
+    pub synced_bytes: u64,
     /// Whether a timer for `flush.ms` runs.
     pub flush_timer: bool,
     /// Appends are refused until then: the device was full.
     pub full_until: Option<Instant>,
     /// Appends are refused: the producers are being read back.
     pub replaying: bool,
+    /// How often they have been.
+    pub replayed: Watch,
     pub counters: Counters,
 }
 
@@ -151,9 +173,20 @@ pub(crate) struct State<E: Env> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Status {
     Open,
+    /// Nothing is accepted any more; what was accepted is being written and synced.
+    Closing,
     /// Its device failed; nothing is accepted any more.
     Failed,
+    /// Not wanted any more; nothing is accepted, nothing is finished.
+    Retired,
     Closed,
+}
+
+impl Status {
+    /// Whether what was accepted is still being written and synced.
+    fn is_at_work(self) -> bool {
+        matches!(self, Status::Open | Status::Closing)
+    }
 }
 
 /// What a log has done since it was opened.
@@ -221,19 +254,20 @@ impl<E: Env> Log<E> {
         let now = self.0.env.wall();
         let mut guard = self.0.state.borrow_mut();
         let state = &mut *guard;
-        state.ready(self.0.env.now(), &self.0.shared.disk)?;
+        state.ready(&self.0.shared.disk)?;
+        let stamped = state.config.timestamp_type == TimestampType::LogAppendTime;
         if let Verdict::Duplicate(written) = state.producers.check(batch)? {
             let (base, end) = (written.base_offset, written.last_offset().plus(1));
-            let log_append_time = Timestamp::NONE;
+            let log_append_time = if stamped { written.timestamp } else { Timestamp::NONE };
             return Ok(Appended { base, end, duplicate: true, log_append_time });
         }
+        state.retry_if_full(self.0.env.now())?;
         let (base, len) = (state.end, batch.bytes().len());
+        state.epochs.assign(epoch, base)?;
         if state.must_roll(batch, now) {
             state.roll();
         }
-        state.epochs.assign(epoch, base)?;
         let last = base.plus(u64::from(batch.last_offset_delta()));
-        let stamped = state.config.timestamp_type == TimestampType::LogAppendTime;
         let max_timestamp = batch.max_timestamp();
         let placed = Placed { base, last, at: 0, len: 0, max_timestamp };
         let (busy, producers) = (state.writing, &mut state.producers);
@@ -256,7 +290,7 @@ impl<E: Env> Log<E> {
         self.0.checkpoint.set(checkpoint);
         self.0.shared.budget.on_append(len);
         if start_writer {
-            self.0.env.spawn(Queue::Storage, writer::run(self.0.strong()));
+            self.0.start(Queue::Storage, writer::run(self.0.strong()));
         }
         let log_append_time = if stamped { max_timestamp } else { Timestamp::NONE };
         Ok(Appended { base, end, duplicate: false, log_append_time })
@@ -305,9 +339,19 @@ impl<E: Env> Log<E> {
 
     /// Puts a new configuration in force from the next append on.
     pub fn configure(&self, config: Rc<LogConfig>) {
-        self.0.state.borrow_mut().config = config;
+        let was = {
+            let mut state = self.0.state.borrow_mut();
+            let was = state.required();
+            state.producers.set_limits(config.producer_limits());
+            state.config = config;
+            was
+        };
         // Where `flush.messages` was lowered, what is only written must become synced.
         self.0.maybe_sync();
+        if self.required() != was {
+            // Recovery goes by the class that the last checkpoint names.
+            self.0.start(Queue::Background, checkpoints::write_soon(self.0.strong()));
+        }
     }
 
     /// Whether it still takes batches.
@@ -357,59 +401,116 @@ impl<E: Env> Log<E> {
         synced.reach(end.value()).await
     }
 
-    /// Takes nothing more, and tells whoever waits. What is being written is written.
+    /// Takes nothing more, gives up what is not written and tells whoever waits: the partition is
+    /// not wanted any more. Afterwards [`Log::close`] waits until nothing of it is at work.
     pub fn retire(&self) {
-        let mut state = self.0.state.borrow_mut();
-        if state.status == Status::Open {
-            state.status = Status::Closed;
+        if self.is_open() {
+            self.0.stop(Status::Retired);
         }
-        let (written, synced) = (state.written.clone(), state.synced.clone());
-        drop(state);
-        written.close();
-        synced.close();
     }
 
     /// Ends the log in good order: nothing is accepted any more, everything is synced, and a
-    /// checkpoint makes the next start instant.
-    pub async fn close(&self) -> Result<(), io::Error> {
-        if self.flush().await.is_ok() {
-            self.0.write_checkpoint().await?;
-        }
-        let released = {
-            let mut state = self.0.state.borrow_mut();
-            state.status = match state.status {
-                Status::Failed => Status::Failed,
-                _ => Status::Closed,
-            };
-            state.written.close();
-            state.synced.close();
-            state.tail.release()
+    /// checkpoint makes the next start instant. When this returns nothing of it is at work any
+    /// more, so that its directory can be opened again or removed. An error says that the device
+    /// failed or that the checkpoint was not written: then the next start has to scan.
+    pub async fn close(&self) -> io::Result<()> {
+        let status = self.0.state.borrow().status;
+        let stored = match status {
+            Status::Open => {
+                self.0.state.borrow_mut().status = Status::Closing;
+                let stored = self.settle().await;
+                self.0.stop(Status::Closed);
+                stored
+            }
+            Status::Closing => {
+                let synced = self.synced();
+                // Only its end is waited for.
+                let _ = synced.reach(u64::MAX).await;
+                Ok(())
+            }
+            Status::Failed => Err(io::Error::other(AppendError::DiskFailed)),
+            Status::Retired | Status::Closed => Ok(()),
         };
+        self.0.gate.close().await;
+        let released = self.0.state.borrow_mut().tail.release();
         self.0.shared.budget.on_released(released);
-        Ok(())
+        stored
+    }
+
+    async fn settle(&self) -> io::Result<()> {
+        // What is given up meanwhile (no space) ends the waiting, not the closing.
+        while self.flush().await.is_err() {
+            if self.0.state.borrow().status != Status::Closing {
+                return Err(io::Error::other(AppendError::DiskFailed));
+            }
+        }
+        let stored = self.0.checkpoint.get();
+        if (stored.start, stored.end) == (self.start(), self.end()) {
+            return Ok(());
+        }
+        self.0.write_checkpoint_next().await
     }
 }
 
 impl<E: Env> State<E> {
-    /// Whether an append may be taken now.
-    fn ready(&mut self, now: Instant, disk: &Disk) -> Result<(), AppendError> {
+    /// Of a log that was just opened, ends at `end`, and has all of that on the device.
+    fn opened(
+        config: Rc<LogConfig>,
+        (start, end): (Offset, Offset),
+        tail: Tail<E>,
+        segments: VecDeque<Rc<Segment<E>>>,
+        epochs: Epochs,
+        producers: Producers,
+    ) -> State<E> {
+        State {
+            config,
+            status: Status::Open,
+            start,
+            end,
+            segments,
+            tail,
+            epochs,
+            producers,
+            written: Watch::new(end.value()),
+            synced: Watch::new(end.value()),
+            writing: false,
+            syncing: false,
+            sync_wanted: 0,
+            written_bytes: 0,
+            synced_bytes: 0,
+            flush_timer: false,
+            full_until: None,
+            replaying: false,
+            replayed: Watch::new(0),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Whether batches may be looked at now.
+    fn ready(&self, disk: &Disk) -> Result<(), AppendError> {
         match self.status {
             Status::Failed => return Err(AppendError::DiskFailed),
-            Status::Closed => return Err(AppendError::Closed),
-            Status::Open if disk.failed().is_some() => return Err(AppendError::DiskFailed),
+            Status::Closing | Status::Retired | Status::Closed => {
+                return Err(AppendError::Closed);
+            }
+            Status::Open if disk.has_failed() => return Err(AppendError::DiskFailed),
             Status::Open => {}
         }
-        if self.replaying {
-            return Err(AppendError::NoSpace);
-        }
-        if let Some(until) = self.full_until {
-            if now < until {
-                return Err(AppendError::NoSpace);
+        // Without the producers a retry could not be told from a new batch.
+        if self.replaying { Err(AppendError::NoSpace) } else { Ok(()) }
+    }
+
+    /// While the device is full, one append after each pause tries; the others stay refused until
+    /// it is known how that went.
+    fn retry_if_full(&mut self, now: Instant) -> Result<(), AppendError> {
+        match self.full_until {
+            Some(until) if now < until => Err(AppendError::NoSpace),
+            Some(_) => {
+                self.full_until = Some(now.after(FULL_RETRY));
+                Ok(())
             }
-            // One tries; the others stay refused until it is known how that went.
-            self.full_until = Some(now.after(FULL_RETRY));
+            None => Ok(()),
         }
-        Ok(())
     }
 
     pub fn required(&self) -> Durability {
@@ -450,6 +551,16 @@ impl<E: Env> Inner<E> {
         self.me.upgrade().expect("a log is reached through its Rc")
     }
 
+    /// Starts a task that works for this log; its end waits for it.
+    pub fn start(&self, queue: Queue, task: impl Future<Output = ()> + 'static) {
+        if let Some(pass) = self.gate.enter() {
+            self.env.spawn(queue, async move {
+                task.await;
+                drop(pass);
+            });
+        }
+    }
+
     pub fn active(&self) -> Rc<Segment<E>> {
         self.state.borrow().segments.back().expect("a log has an active segment").clone()
     }
@@ -458,5 +569,16 @@ impl<E: Env> Inner<E> {
 impl<E: Env> Evict for Inner<E> {
     fn evict(&self, block: u64) -> Option<usize> {
         self.state.borrow_mut().tail.evict(block)
+    }
+}
+
+impl<E: Env> Drop for Inner<E> {
+    /// Gives back what the budget still counts for this log.
+    fn drop(&mut self) {
+        let tail = &mut self.state.get_mut().tail;
+        let (drained, released) = tail.roll_back();
+        let released = released + tail.release();
+        self.shared.budget.on_drained(drained);
+        self.shared.budget.on_released(released);
     }
 }

@@ -32,9 +32,15 @@ pub(crate) struct Segment<E: Env> {
     pub size: Cell<u64>,
     /// Bytes reserved on the device.
     pub allocated: Cell<u64>,
+    /// Behind `size` there may be batches of a write that was given up.
+    pub stale: Cell<bool>,
     /// Covers the first `indexed` bytes; `None` until somebody needs it.
     pub index: RefCell<Option<Index>>,
     pub indexed: Cell<u64>,
+    /// A task is making the index.
+    pub indexing: Cell<bool>,
+    /// The largest timestamp of its first so many bytes, for retention.
+    pub latest: Cell<(u64, Option<Timestamp>)>,
     /// Largest timestamp of the first batch: what rolling by time counts from.
     pub first_timestamp: Cell<Option<Timestamp>>,
     /// Used since the last round of housekeeping.
@@ -50,8 +56,11 @@ impl<E: Env> Segment<E> {
             exists: Cell::new(exists),
             size: Cell::new(size),
             allocated: Cell::new(size),
+            stale: Cell::new(false),
             index: RefCell::new(None),
             indexed: Cell::new(0),
+            indexing: Cell::new(false),
+            latest: Cell::new((0, None)),
             first_timestamp: Cell::new(None),
             touched: Cell::new(false),
         })

@@ -160,34 +160,44 @@ entries! {
         DescribeTopicPartitionsResponse<'_>,
 }
 
-fn one_of(entries: &'static [Entry], data: &[u8]) {
-    let [message, version, body @ ..] = data else { return };
+/// Which message, in which version, the input is about, and its body.
+fn chosen<'d>(
+    entries: &'static [Entry],
+    data: &'d [u8],
+) -> Option<(&'static Entry, i16, &'d [u8])> {
+    let [message, version, body @ ..] = data else { return None };
     let entry = &entries[*message as usize % entries.len()];
-    let version = entry.min + i16::from(*version) % (entry.max - entry.min + 1);
-    let walked = (entry.walk)(body, version);
-    let checked = (entry.check)(body, version);
-    assert_eq!(walked.is_ok(), checked.is_ok());
+    Some((entry, entry.min + i16::from(*version) % (entry.max - entry.min + 1), body))
 }
 
-/// Any request's body.
-pub fn request(data: &[u8]) {
-    one_of(REQUESTS, data);
+/// Decodes the body of a message and walks over it; this must not allocate.
+pub fn walk_one(entries: &'static [Entry], data: &[u8]) {
+    if let Some((entry, version, body)) = chosen(entries, data) {
+        let _ = (entry.walk)(body, version);
+    }
 }
 
-/// Any response's body.
-pub fn response(data: &[u8]) {
-    one_of(RESPONSES, data);
+/// Decodes the body of a message and checks that its encoding is the same message.
+pub fn check_one(entries: &'static [Entry], data: &[u8]) {
+    if let Some((entry, version, body)) = chosen(entries, data) {
+        let walked = (entry.walk)(body, version);
+        assert_eq!(walked.is_ok(), (entry.check)(body, version).is_ok());
+    }
 }
 
-/// A whole frame as it comes from a socket, after its length: header and body.
-pub fn frame(data: &[u8]) {
+/// A whole frame as it comes from a socket, after its length: decodes the header and walks over the
+/// body; this must not allocate. Returns the message, its version and its body, if it is answered
+/// in that version.
+pub fn walk_frame(data: &[u8]) -> Option<(&'static Entry, i16, &[u8])> {
     let mut reader = Reader::new(data);
-    let Ok(header) = RequestHeader::decode(&mut reader) else { return };
+    let header = RequestHeader::decode(&mut reader).ok()?;
     let entry = REQUESTS.iter().find(|entry| entry.key == header.api.key);
     let entry = entry.expect("every API of the table has a request");
-    if header.api.accepts(header.version) {
-        let _ = (entry.check)(&data[reader.position()..], header.version);
-    } else {
+    if !header.api.accepts(header.version) {
         assert_eq!(header.api.key, net::api::API_VERSIONS, "only this may be of any version");
+        return None;
     }
+    let body = &data[reader.position()..];
+    let _ = (entry.walk)(body, header.version);
+    Some((entry, header.version, body))
 }

@@ -2,7 +2,9 @@
 
 pub mod api;
 pub mod ask;
+pub mod checks;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod connection;
 pub mod env;
@@ -14,5 +16,7 @@ pub mod node;
 pub mod partitions;
 pub mod process;
 pub mod shard;
+pub mod stop;
 pub mod topic_config;
+pub mod watchdog;
 pub mod wire;

@@ -70,6 +70,11 @@ impl<E: Env> Cursor<E> {
         self.pos
     }
 
+    /// Whether it stands at the end that it was given.
+    pub fn is_at_end(&self) -> bool {
+        self.pos >= self.end
+    }
+
     /// Takes the batch at the present position and moves behind it. Does not move on `Bad`.
     pub async fn next(&mut self) -> io::Result<Step<E>> {
         let left = usize::try_from(self.end.saturating_sub(self.pos)).unwrap_or(usize::MAX);

@@ -23,6 +23,11 @@ impl Disk {
         self.0.failed.borrow().clone()
     }
 
+    /// Whether something has failed.
+    pub fn has_failed(&self) -> bool {
+        self.0.failure.value() > 0
+    }
+
     /// Waits for the first failure; the process decides what to do about it.
     pub async fn failure(&self) -> String {
         // This watch is never closed.

@@ -1,21 +1,22 @@
-//! Saving and loading what [`Index`] knows, in a file beside the segment. Never synced and never
-//! trusted: a missing, torn or foreign file only means that the segment is walked again.
+//! Saving, loading and completing what [`Index`] knows, in a file beside the segment. Never synced
+//! and never trusted: a missing, torn or foreign file only means that the segment is walked again.
 
 use std::io;
 use std::rc::Rc;
 
-use super::Inner;
+use super::{Inner, Mutant, ReadError};
 use crate::env::{Block, Env, File, Open, Persist};
 use crate::segment::index::Index;
 use crate::segment::{Segment, index_path};
 
 impl<E: Env> Inner<E> {
-    /// Writes the segment's index beside it, if it is known.
-    pub(super) async fn save_index(&self, segment: &Segment<E>) -> io::Result<()> {
-        let bytes = match &*segment.index.borrow() {
-            Some(index) => index.save(segment.base, segment.indexed.get()),
-            None => return Ok(()),
+    /// Writes the segment's index beside it, as far as the first `synced` bytes go, if it is known.
+    pub(super) async fn save_index(&self, segment: &Segment<E>, synced: u64) -> io::Result<()> {
+        let index = match &*segment.index.borrow() {
+            Some(index) => index.save(segment.base, synced),
+            None => None,
         };
+        let Some(bytes) = index else { return Ok(()) };
         let path = index_path(&self.dir, segment.base);
         match self.env.remove(&path).await {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -27,11 +28,53 @@ impl<E: Env> Inner<E> {
         file.write_at(Rc::new(block), 0, Persist::Written).await
     }
 
-    /// The saved index and how many bytes of the segment it covers.
-    pub(super) async fn load_index(&self, segment: &Segment<E>) -> Option<(Index, u64)> {
+    async fn load_index(&self, segment: &Segment<E>) -> Option<Index> {
         let file = self.env.open(&index_path(&self.dir, segment.base), Open::Read).await.ok()?;
         let len = usize::try_from(file.len().await.ok()?).ok()?;
         let bytes = file.read_at(0, len).await.ok()?;
-        Index::load(&bytes, segment.base, segment.size.get(), self.interval())
+        let trust = self.shared.bounds.has(Mutant::TrustIndex);
+        Index::load(&bytes, segment.base, segment.size.get(), self.interval(), trust)
+    }
+
+    /// Brings the index of a segment up to what the device has: loads the saved one, then walks
+    /// what it does not cover.
+    pub(super) async fn ensure_index(&self, segment: &Rc<Segment<E>>) -> Result<(), ReadError> {
+        segment.touched.set(true);
+        if segment.index.borrow().is_some() && segment.indexed.get() >= segment.size.get() {
+            return Ok(());
+        }
+        let loaded = self.load_index(segment).await;
+        match self.complete_index(segment, loaded).await {
+            // The saved one may have led astray.
+            Err(ReadError::Damaged { .. }) => self.complete_index(segment, None).await,
+            done => done,
+        }
+    }
+
+    async fn complete_index(
+        &self,
+        segment: &Rc<Segment<E>>,
+        loaded: Option<Index>,
+    ) -> Result<(), ReadError> {
+        let mut index = loaded.unwrap_or_else(|| Index::new(self.interval()));
+        let (pos, mut at) = index.last().unwrap_or((0, segment.base));
+        let mut pos = u64::from(pos);
+        // The writer goes on while this walks; what it adds meanwhile is walked, too.
+        while pos < segment.size.get() {
+            let mut walk = self.walk(segment, pos, at).await?;
+            while let Some(found) = self.step(&mut walk).await? {
+                let (batch, len) = (found.batch(), found.range.len() as u32);
+                index.on_batch(batch.base_offset(), found.pos as u32, len, batch.max_timestamp());
+                self.env.turn().await;
+            }
+            (pos, at) = (walk.pos(), walk.at());
+        }
+        segment.indexed.set(pos);
+        *segment.index.borrow_mut() = Some(index);
+        Ok(())
+    }
+
+    pub(super) fn interval(&self) -> u32 {
+        self.state.borrow().config.index_interval_bytes
     }
 }

@@ -6,16 +6,11 @@ use std::ops::{Deref, Range};
 use std::rc::Rc;
 
 use super::cursor::{Cursor, Fault, Found, Step};
-use super::{Inner, Log};
-use crate::batch::{Batch, RecordFault};
+use super::{Inner, Log, Mutant};
+use crate::batch::RecordFault;
 use crate::env::{BlockOf, Env, ReadOf};
-use crate::ids::{LeaderEpoch, Offset};
+use crate::ids::Offset;
 use crate::segment::Segment;
-use crate::segment::index::Index;
-use crate::time::Timestamp;
-
-/// Most bytes that one batch may decompress to while a record is looked for in it.
-const DECOMPRESSED_BYTES_MAX: u64 = 256 << 20;
 
 /// Immutable bytes of a log: one or more whole batches. Cloning clones a pointer.
 pub enum Slice<E: Env> {
@@ -124,24 +119,21 @@ pub enum ReadError {
     Device(#[from] io::Error),
 }
 
-/// A record found by its timestamp.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timed {
-    /// Its timestamp.
-    pub timestamp: Timestamp,
-    /// Its offset.
-    pub offset: Offset,
-    /// The leader epoch of its batch.
-    pub leader_epoch: LeaderEpoch,
-}
-
 impl<E: Env> Log<E> {
     /// Reads whole batches from the one that holds `from` on.
     pub async fn read(&self, from: Offset, limit: Limit) -> Result<Chunk<E>, ReadError> {
         if let Some(chunk) = self.read_hot(from, limit)? {
             return Ok(chunk);
         }
-        self.0.read_cold(from, limit).await
+        match self.0.read_cold(from, limit).await {
+            // It was deleted while it was being read.
+            Err(_) if from < self.start() => Err(self.out_of_range(from)),
+            read => read,
+        }
+    }
+
+    fn out_of_range(&self, asked: Offset) -> ReadError {
+        ReadError::OutOfRange { asked, start: self.start(), end: self.end() }
     }
 
     /// Like `read`, but only what needs no device; `None` when the device must be asked.
@@ -159,7 +151,7 @@ impl<E: Env> Log<E> {
         match held.get(first) {
             Some(block) if block.base() <= from => {}
             // In the filling block: not frozen, hence not readable yet.
-            None if held.back().is_some_and(|b| b.end() <= from) => return Ok(Some(chunk)),
+            None if from.value() >= state.written.value() => return Ok(Some(chunk)),
             _ => return Ok(None),
         }
         for block in held.range(first..) {
@@ -178,83 +170,24 @@ impl<E: Env> Log<E> {
         }
         Ok(Some(chunk))
     }
+}
 
-    /// The first record at or after `from_time` below `bound`, by timestamp (ListOffsets with a
-    /// timestamp; Kafka's `UnifiedLog.fetchOffsetByTimestamp`).
-    pub async fn find_time(
-        &self,
-        from_time: Timestamp,
-        bound: Offset,
-    ) -> Result<Option<Timed>, ReadError> {
-        let (start, segments) = {
-            let state = self.0.state.borrow();
-            (state.start, state.segments.iter().cloned().collect::<Vec<_>>())
-        };
-        for segment in segments {
-            if segment.base >= bound || segment.size.get() == 0 {
-                continue;
-            }
-            self.0.ensure_index(&segment).await?;
-            let (max, pos) = {
-                let index = segment.index.borrow();
-                let Some(index) = index.as_ref() else { continue };
-                let pos = index.for_time(from_time).map_or(0, |(pos, _)| pos);
-                (index.max_timestamp(), pos)
-            };
-            if max.is_none_or(|(at, _)| at < from_time) {
-                continue;
-            }
-            let mut cursor = self.0.cursor(&segment, u64::from(pos)).await?;
-            while let Some(found) = self.0.step(&segment, &mut cursor).await? {
-                let batch = found.batch();
-                if batch.base_offset() >= bound {
-                    return Ok(None);
-                }
-                if batch.last_offset() < start || batch.max_timestamp() < from_time {
-                    continue;
-                }
-                if let Some(timed) = self.first_in(&batch, from_time, start.max(segment.base))? {
-                    return Ok((timed.offset < bound).then_some(timed));
-                }
-                self.0.env.turn().await;
-            }
-        }
-        Ok(None)
+/// A walk over the batches of one segment, in offset order without a gap.
+pub(super) struct Walk<E: Env> {
+    segment: Rc<Segment<E>>,
+    cursor: Cursor<E>,
+    at: Offset,
+}
+
+impl<E: Env> Walk<E> {
+    /// Position of the next batch.
+    pub fn pos(&self) -> u64 {
+        self.cursor.pos()
     }
 
-    /// The record with the largest timestamp below `bound` (ListOffsets -3, KIP-734); the first of
-    /// several.
-    pub async fn max_time(&self, bound: Offset) -> Result<Option<Timed>, ReadError> {
-        let segments = self.0.state.borrow().segments.iter().cloned().collect::<Vec<_>>();
-        let mut max = None;
-        for segment in segments {
-            if segment.base >= bound || segment.size.get() == 0 {
-                continue;
-            }
-            self.0.ensure_index(&segment).await?;
-            let in_segment = segment.index.borrow().as_ref().and_then(Index::max_timestamp);
-            if let Some((at, _)) = in_segment
-                && max.is_none_or(|known| at > known)
-            {
-                max = Some(at);
-            }
-        }
-        let Some(max) = max else { return Ok(None) };
-        self.find_time(max, bound).await
-    }
-
-    fn first_in(
-        &self,
-        batch: &Batch<'_>,
-        from_time: Timestamp,
-        start: Offset,
-    ) -> Result<Option<Timed>, ReadError> {
-        let found = batch.first_at_or_after(from_time, start, DECOMPRESSED_BYTES_MAX)?;
-        Ok(found.map(|record| Timed {
-            timestamp: record.timestamp,
-            offset: record.offset,
-            leader_epoch: batch.leader_epoch(),
-        }))
+    /// Offset of the next batch.
+    pub fn at(&self) -> Offset {
+        self.at
     }
 }
 
@@ -267,133 +200,109 @@ impl<E: Env> Inner<E> {
             state.segments.range(first..).cloned().collect::<Vec<_>>()
         };
         for segment in segments {
-            if segment.size.get() == 0 {
-                break;
-            }
-            self.read_segment(&segment, from, limit, &mut chunk).await?;
-            if chunk.bytes > 0 || chunk.next >= limit.bound {
+            // Only the active one may end before `from`.
+            if self.read_segment(&segment, from, limit, &mut chunk).await? || chunk.bytes > 0 {
                 break;
             }
         }
         Ok(chunk)
     }
 
-    /// Takes batches of one segment into `chunk` until a limit is met.
+    /// Takes batches of one segment into `chunk` until a limit is met; says whether one was.
     async fn read_segment(
         &self,
         segment: &Rc<Segment<E>>,
         from: Offset,
         limit: Limit,
         chunk: &mut Chunk<E>,
-    ) -> Result<(), ReadError> {
-        let mut start = 0;
-        if from > segment.base {
-            self.ensure_index(segment).await?;
-            let at = segment.index.borrow().as_ref().and_then(|index| index.at_or_before(from));
-            if let Some((pos, expected)) = at {
-                start = self.verified_start(segment, pos, expected).await?;
-            }
-        }
-        let file = self.file_of(segment).await?;
+    ) -> Result<bool, ReadError> {
+        let (pos, at) = self.start_of(segment, from).await?;
         let want = limit.bytes_max.saturating_add(self.interval() as usize);
-        let mut cursor = Cursor::<E>::new(file, start, segment.size.get(), want);
-        while let Some(found) = self.step(segment, &mut cursor).await? {
+        let mut walk = self.walk_in_steps(segment, pos, at, want).await?;
+        while let Some(found) = self.step(&mut walk).await? {
             let (last, len) = (found.batch().last_offset(), found.range.len());
             if last < from {
                 continue;
             }
             let over = chunk.bytes + len > limit.bytes_max;
             if last >= limit.bound || (over && !(chunk.bytes == 0 && limit.at_least_one)) {
-                break;
+                return Ok(true);
             }
             chunk.push(Slice::Disk(found.read, found.range), last.plus(1));
-            if chunk.bytes >= limit.bytes_max {
-                break;
-            }
             self.env.turn().await;
         }
-        Ok(())
+        Ok(false)
     }
 
-    /// An index entry is a hint: if no batch with its offset stands there, the index is thrown
-    /// away and the segment is walked from its start.
-    async fn verified_start(
+    /// Where to start walking for `from`. An index entry is a hint: if no batch with its offset
+    /// stands there, the index is thrown away and the segment is walked from its start.
+    async fn start_of(
         &self,
         segment: &Rc<Segment<E>>,
-        pos: u32,
-        expected: Offset,
-    ) -> Result<u64, ReadError> {
-        let mut cursor = self.cursor(segment, u64::from(pos)).await?;
-        match cursor.next().await? {
-            Step::Batch(found) if found.batch().base_offset() == expected => Ok(u64::from(pos)),
+        from: Offset,
+    ) -> Result<(u64, Offset), ReadError> {
+        let start = (0, segment.base);
+        if from <= segment.base {
+            return Ok(start);
+        }
+        self.ensure_index(segment).await?;
+        let found = segment.index.borrow().as_ref().and_then(|index| index.at_or_before(from));
+        let Some((pos, at)) = found else { return Ok(start) };
+        if self.shared.bounds.has(Mutant::TrustIndex) {
+            return Ok((pos.into(), at));
+        }
+        let mut walk = self.walk(segment, pos.into(), at).await?;
+        match walk.cursor.next().await? {
+            Step::Batch(found) if found.batch().base_offset() == at => Ok((pos.into(), at)),
+            // It may be the batch that is wrong; then walking there will tell.
             _ => {
                 tracing::warn!(dir = %self.dir.display(), segment = %segment.base, pos,
                     "an index entry is wrong; the index is rebuilt");
                 *segment.index.borrow_mut() = None;
                 segment.indexed.set(0);
-                Ok(0)
+                Ok(start)
             }
         }
     }
 
-    pub(super) async fn cursor(
+    /// Walks a segment from the batch with offset `at`, which stands at `pos`.
+    pub(super) async fn walk(
         &self,
         segment: &Rc<Segment<E>>,
         pos: u64,
-    ) -> Result<Cursor<E>, ReadError> {
-        let file = self.file_of(segment).await?;
-        Ok(Cursor::new(file, pos, segment.size.get(), 64 << 10))
+        at: Offset,
+    ) -> Result<Walk<E>, ReadError> {
+        self.walk_in_steps(segment, pos, at, 64 << 10).await
     }
 
-    async fn file_of(&self, segment: &Rc<Segment<E>>) -> io::Result<Rc<E::File>> {
-        segment.file(&self.env, &self.dir).await
+    async fn walk_in_steps(
+        &self,
+        segment: &Rc<Segment<E>>,
+        pos: u64,
+        at: Offset,
+        first_bytes: usize,
+    ) -> Result<Walk<E>, ReadError> {
+        let file = segment.file(&self.env, &self.dir).await?;
+        let cursor = Cursor::new(file, pos, segment.size.get(), first_bytes);
+        Ok(Walk { segment: segment.clone(), cursor, at })
     }
 
     /// The next batch of data that must be whole: anything else is damage.
-    pub(super) async fn step(
-        &self,
-        segment: &Rc<Segment<E>>,
-        cursor: &mut Cursor<E>,
-    ) -> Result<Option<Found<E>>, ReadError> {
-        match cursor.next().await? {
-            Step::Batch(found) => Ok(Some(found)),
-            Step::End => Ok(None),
-            Step::Bad(Fault { why, .. }) => {
-                let (segment, pos) = (segment.base, cursor.pos());
-                tracing::error!(dir = %self.dir.display(), %segment, pos, why,
-                    "stored data is damaged; it is not served");
-                Err(ReadError::Damaged { segment, pos, why })
+    pub(super) async fn step(&self, walk: &mut Walk<E>) -> Result<Option<Found<E>>, ReadError> {
+        let pos = walk.cursor.pos();
+        let why = match walk.cursor.next().await? {
+            Step::Batch(found) if found.batch().base_offset() == walk.at => {
+                walk.at = found.batch().next_offset();
+                return Ok(Some(found));
             }
-        }
-    }
-
-    /// Brings the index of a segment up to what the device has: loads the saved one, then walks
-    /// what it does not cover.
-    pub(super) async fn ensure_index(&self, segment: &Rc<Segment<E>>) -> Result<(), ReadError> {
-        segment.touched.set(true);
-        if segment.index.borrow().is_some() && segment.indexed.get() >= segment.size.get() {
-            return Ok(());
-        }
-        let (mut index, mut pos) = match self.load_index(segment).await {
-            Some((index, covered)) => (index, covered),
-            None => (Index::new(self.interval()), 0),
+            Step::Batch(_) => "a batch of other offsets",
+            Step::End if walk.cursor.is_at_end() => return Ok(None),
+            Step::End => "the file is shorter than it was",
+            Step::Bad(Fault { why, .. }) => why,
         };
-        // The writer goes on while this walks; what it adds meanwhile is walked, too.
-        while pos < segment.size.get() {
-            let mut cursor = self.cursor(segment, pos).await?;
-            while let Some(found) = self.step(segment, &mut cursor).await? {
-                let (batch, len) = (found.batch(), found.range.len() as u32);
-                index.on_batch(batch.base_offset(), found.pos as u32, len, batch.max_timestamp());
-                self.env.turn().await;
-            }
-            pos = cursor.pos();
-        }
-        segment.indexed.set(pos);
-        *segment.index.borrow_mut() = Some(index);
-        Ok(())
-    }
-
-    pub(super) fn interval(&self) -> u32 {
-        self.state.borrow().config.index_interval_bytes as u32
+        let segment = walk.segment.base;
+        tracing::error!(dir = %self.dir.display(), %segment, pos, why,
+            "stored data is damaged; it is not served");
+        Err(ReadError::Damaged { segment, pos, why })
     }
 }

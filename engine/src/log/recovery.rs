@@ -9,15 +9,7 @@
 //!   reported with its position and stays offline, because behind it may be records that were
 //!   acknowledged (and with replicas, another one has them).
 //!
-//! # Telling a torn tail from damage
-//! A device loses unsynced writes by whole sectors, and a lost sector of fresh space reads as
-//! zeros; damage flips bits or swaps data. So a bad batch is *torn* only if at least one sector that
-//! it touches is zero from where the batch begins in it. And in a log that syncs before it
-//! promises, the writer runs at most [`Bounds::unsynced_bytes_max`] ahead: if a whole batch of
-//! later offsets stands further behind than that, or in a later segment, the hole had been synced,
-//! and it is damage. What remains undecidable is a whole lost sector within the last unsynced
-//! window of a log that was never checkpointed after it; closing, rolling and the periodic
-//! checkpoint shrink that window to what was written in the last seconds before the crash.
+//! How the two are told apart: see [`judge`](super::judge).
 //!
 //! After a cut the file is shortened to the cut, so that stale batches behind it can never line up
 //! with new ones, and reserved anew.
@@ -28,25 +20,20 @@ use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
 use super::cursor::{Cursor, Fault, Step};
+use super::judge::{Judgement, Suspect};
 use super::tail::{Mark, Tail};
-use super::{
-    Bounds, CheckpointState, Counters, Durability, Inner, Log, ReadError, Shared, State, Status,
-};
-use crate::batch::{Batch, Header};
+use super::{Bounds, CheckpointState, Inner, Log, Mutant, Shared, State};
+use crate::batch::Batch;
 use crate::checkpoint::Checkpoint;
 use crate::config::LogConfig;
-use crate::env::{BLOCK_ALIGN, Env, File, align_down};
+use crate::env::{Env, File, align_down};
 use crate::epochs::{EpochStart, Epochs};
 use crate::ids::{LeaderEpoch, Offset, TopicPartition};
 use crate::producers::Producers;
+use crate::segment::index::Index;
 use crate::segment::{Segment, index_path, log_path, parse_log_name};
 use crate::time::Timestamp;
-use crate::wait::Watch;
-
-/// The unit in which devices lose data, in bytes.
-const SECTOR: u64 = 512;
-/// Bytes that are read at once while looking for batches behind a hole.
-const SEARCH_BYTES: usize = 1 << 20;
+use crate::wait::{Gate, Watch};
 
 /// Why a log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -94,12 +81,14 @@ struct Scan<'a, E: Env> {
     env: &'a E,
     dir: &'a Path,
     bounds: Bounds,
-    required: Durability,
-    /// Largest batch that the configuration lets in, in bytes.
-    batch_bytes_max: u64,
+    config: &'a LogConfig,
+    /// See [`Checkpoint::unsynced_bytes_max`].
+    unsynced_bytes_max: Option<u64>,
     segments: VecDeque<Rc<Segment<E>>>,
     epochs: Epochs,
     producers: Producers,
+    /// First readable offset.
+    start: Offset,
     /// The next offset that is expected.
     end: Offset,
     /// Where the next batch would stand in the last segment.
@@ -123,62 +112,46 @@ impl<E: Env> Log<E> {
         };
         if checkpoint.is_none() {
             // Also when it exists: the crash may have come before its entry was durable.
-            make_dir(env, dir).await?;
+            make_dir(env, dir, shared.bounds).await?;
         }
         let mut scan = Scan::new(env, dir, &config, shared.bounds, checkpoint.as_ref());
-        let start = checkpoint.as_ref().map_or(0, |c| c.log_start);
-        scan.find_segments(Offset::new(start)).await?;
+        scan.find_segments().await?;
         scan.run(checkpoint.as_ref()).await?;
         let mark = scan.mark().await?;
-        let start = scan.segments[0].base.max(Offset::new(start)).min(scan.end);
-        let end = scan.end;
-        let recovered = scan.recovered;
-        let state = State {
-            config,
-            status: Status::Open,
+        let (recovered, start, end) = (scan.recovered, scan.start, scan.end);
+        let checkpoint = CheckpointState {
+            sequence: checkpoint.as_ref().map_or(0, |c| c.sequence),
             start,
-            end,
-            segments: scan.segments,
-            tail: Tail::new(mark, shared.bounds.block_bytes_max),
-            epochs: scan.epochs,
-            producers: scan.producers,
-            written: Watch::new(end.value()),
-            synced: Watch::new(end.value()),
-            writing: false,
-            syncing: false,
-            unsynced_bytes: 0,
-            flush_timer: false,
-            full_until: None,
-            replaying: false,
-            counters: Counters::default(),
+            // Where nothing was scanned, nothing new is to be stored.
+            end: checkpoint.as_ref().map_or(Offset::ZERO, |c| Offset::new(c.offset)),
+            bytes: recovered.scanned_bytes,
+            bounded: checkpoint.is_some_and(|c| c.unsynced_bytes_max.is_some()),
+            running: false,
         };
-        let sequence = checkpoint.map_or(0, |c| c.sequence);
+        let tail = Tail::new(mark, shared.bounds.block_bytes_max);
+        let Scan { segments, epochs, producers, .. } = scan;
+        let state = State::opened(config.clone(), (start, end), tail, segments, epochs, producers);
         let log = Log(Rc::new_cyclic(|me: &Weak<Inner<E>>| Inner {
             env: env.clone(),
             dir: dir.to_owned(),
             identity,
             shared: shared.clone(),
             state: state.into(),
-            checkpoint: CheckpointState {
-                sequence,
-                end,
-                bytes: recovered.scanned_bytes,
-                running: false,
-            }
-            .into(),
+            checkpoint: checkpoint.into(),
+            checkpoints_ended: Watch::new(0),
+            gate: Gate::default(),
             me: me.clone(),
         }));
-        log.0.adopt_index().await;
         Ok((log, recovered))
     }
 }
 
 /// Makes a directory so that it survives power loss: each new level synced in its parent.
-async fn make_dir<E: Env>(env: &E, dir: &Path) -> io::Result<()> {
+async fn make_dir<E: Env>(env: &E, dir: &Path, bounds: Bounds) -> io::Result<()> {
     env.create_dir(dir).await?;
     // Topic directory and data directory; syncing one that existed costs little.
     for above in dir.ancestors().skip(1).take(2) {
-        if !above.as_os_str().is_empty() {
+        if !above.as_os_str().is_empty() && !bounds.has(Mutant::ForgetDirSync) {
             env.sync_dir(above).await?;
         }
     }
@@ -189,35 +162,20 @@ impl<'a, E: Env> Scan<'a, E> {
     fn new(
         env: &'a E,
         dir: &'a Path,
-        config: &LogConfig,
+        config: &'a LogConfig,
         bounds: Bounds,
         checkpoint: Option<&Checkpoint>,
     ) -> Scan<'a, E> {
-        let epochs = checkpoint.map(|c| c.epochs.as_slice()).unwrap_or_default();
-        let epochs: Vec<_> = epochs
-            .iter()
-            .map(|&(epoch, start)| EpochStart {
-                epoch: LeaderEpoch(epoch),
-                start: Offset::new(start),
-            })
-            .collect();
-        // Both were checked when they were written, and the checkpoint has a checksum.
-        let epochs = Epochs::from_entries(&epochs).unwrap_or_default();
-        let producers = checkpoint
-            .and_then(|c| Producers::restore(&c.producers, config.producer_limits()).ok())
-            .unwrap_or_else(|| Producers::new(config.producer_limits(), Offset::ZERO));
         Scan {
             env,
             dir,
             bounds,
-            required: match config.flush_messages {
-                1 => Durability::Synced,
-                _ => Durability::Written,
-            },
-            batch_bytes_max: config.message_bytes_max as u64,
+            config,
+            unsynced_bytes_max: checkpoint.and_then(|c| c.unsynced_bytes_max),
             segments: VecDeque::new(),
-            epochs: epochs,
-            producers,
+            epochs: Epochs::default(),
+            producers: Producers::new(config.producer_limits(), Offset::ZERO),
+            start: Offset::new(checkpoint.map_or(0, |c| c.log_start)),
             end: Offset::ZERO,
             pos: 0,
             recovered: Recovered::default(),
@@ -225,7 +183,7 @@ impl<'a, E: Env> Scan<'a, E> {
     }
 
     /// Lists the segment files; removes those that a crash kept from being removed.
-    async fn find_segments(&mut self, start: Offset) -> Result<(), OpenError> {
+    async fn find_segments(&mut self) -> Result<(), OpenError> {
         let entries = self.env.list(self.dir).await?;
         let mut found: Vec<(Offset, u64)> = entries
             .iter()
@@ -233,7 +191,7 @@ impl<'a, E: Env> Scan<'a, E> {
             .filter_map(|entry| Some((parse_log_name(&entry.name)?, entry.len)))
             .collect();
         found.sort_unstable();
-        while found.len() > 1 && found[1].0 <= start {
+        while found.len() > 1 && found[1].0 <= self.start {
             let (base, _) = found.remove(0);
             self.env.remove(&log_path(self.dir, base)).await?;
             remove_if_there(self.env, &index_path(self.dir, base)).await?;
@@ -245,65 +203,99 @@ impl<'a, E: Env> Scan<'a, E> {
 
     /// Scans from the checkpoint, or from the first segment without one.
     async fn run(&mut self, checkpoint: Option<&Checkpoint>) -> Result<(), OpenError> {
+        let promised = Offset::new(checkpoint.map_or(0, |c| c.offset));
         if self.segments.is_empty() {
-            if let Some(c) = checkpoint.filter(|c| c.log_start < c.offset) {
-                let (from, to) = (Offset::new(c.log_start), Offset::new(c.offset));
-                return Err(OpenError::Gap { dir: self.dir.to_owned(), from, to });
+            if self.start < promised {
+                return Err(self.gap(self.start, promised));
             }
-            let base = Offset::new(checkpoint.map_or(0, |c| c.offset));
-            return self.begin(base, checkpoint.is_none()).await;
+            self.begin(promised, checkpoint).await?;
+        } else {
+            let at = self.position(checkpoint)?;
+            self.scan_from(at).await?;
+            if self.end < promised {
+                return Err(self.gap(self.end, promised));
+            }
+            let last = self.segments.back().expect("not empty").base;
+            let known = checkpoint.is_some_and(|c| Offset::new(c.segment) == last);
+            if !known && !self.bounds.has(Mutant::ForgetDirSync) {
+                // The process that made it may have been killed before it synced its name.
+                self.env.sync_dir(self.dir).await?;
+            }
         }
-        let known = checkpoint.and_then(|c| {
-            let at = self.segments.iter().position(|s| s.base == Offset::new(c.segment))?;
-            Some((at, c.position, Offset::new(c.offset)))
-        });
-        let (at, pos, offset) = match (known, checkpoint) {
-            (Some(known), _) => known,
-            (None, Some(c)) if self.segments[0].base > Offset::new(c.offset) => {
-                let (from, to) = (Offset::new(c.offset), self.segments[0].base);
-                return Err(OpenError::Gap { dir: self.dir.to_owned(), from, to });
-            }
-            (None, _) => (0, 0, self.segments[0].base),
+        self.start = self.segments[0].base.max(self.start);
+        Ok(())
+    }
+
+    /// Takes over what the checkpoint knows, as far as the segments have it; answers in which of
+    /// them the scan begins.
+    fn position(&mut self, checkpoint: Option<&Checkpoint>) -> Result<usize, OpenError> {
+        let first = self.segments[0].base;
+        self.end = first;
+        let Some(c) = checkpoint else { return Ok(0) };
+        if first > Offset::new(c.offset) {
+            return Err(self.gap(Offset::new(c.offset), first));
+        }
+        let Some(at) = self.segments.iter().position(|s| s.base == Offset::new(c.segment)) else {
+            return Ok(0);
         };
-        if let Some(first) = checkpoint.and_then(|c| c.first_timestamp) {
+        (self.end, self.pos) = (Offset::new(c.offset), c.position);
+        if let Some(first) = c.first_timestamp {
             self.segments[at].first_timestamp.set(Some(Timestamp(first)));
         }
-        (self.end, self.pos) = (offset, pos);
-        self.check_sizes_before(at)?;
+        let epochs = c.epochs.iter().map(|&(epoch, start)| EpochStart {
+            epoch: LeaderEpoch(epoch),
+            start: Offset::new(start),
+        });
+        // Both were valid when they were written, and the checkpoint has a checksum.
+        let epochs = Epochs::from_entries(&epochs.collect::<Vec<_>>());
+        self.epochs = epochs.unwrap_or_default();
+        if !self.bounds.has(Mutant::ForgetProducers)
+            && let Ok(producers) = Producers::restore(&c.producers, self.config.producer_limits())
+        {
+            self.producers = producers;
+        }
+        // Segments before it are complete: their successors prove it. They cannot be empty.
+        let before = self.segments.iter().zip(self.segments.iter().skip(1)).take(at);
+        match before.into_iter().find(|(segment, _)| segment.size.get() == 0) {
+            Some((segment, next)) => Err(self.gap(segment.base, next.base)),
+            None => Ok(at),
+        }
+    }
+
+    async fn scan_from(&mut self, at: usize) -> Result<(), OpenError> {
         for at in at..self.segments.len() {
             let segment = self.segments[at].clone();
             if segment.base != self.end && self.pos == 0 {
-                let (from, to) = (self.end, segment.base);
-                return Err(OpenError::Gap { dir: self.dir.to_owned(), from, to });
+                return Err(self.gap(self.end, segment.base));
             }
-            self.scan_segment(&segment, at + 1 == self.segments.len()).await?;
-            if at + 1 < self.segments.len() {
+            let is_last = at + 1 == self.segments.len();
+            self.scan_segment(&segment, is_last).await?;
+            if !is_last {
                 self.pos = 0;
             }
         }
         Ok(())
     }
 
-    /// Segments before the scan are complete: their successor proves it. They must not be empty.
-    fn check_sizes_before(&self, at: usize) -> Result<(), OpenError> {
-        for (segment, next) in self.segments.iter().zip(self.segments.iter().skip(1)).take(at) {
-            if segment.size.get() == 0 {
-                let (from, to) = (segment.base, next.base);
-                return Err(OpenError::Gap { dir: self.dir.to_owned(), from, to });
-            }
-        }
-        Ok(())
+    fn gap(&self, from: Offset, to: Offset) -> OpenError {
+        OpenError::Gap { dir: self.dir.to_owned(), from, to }
     }
 
     /// No segment is there: makes the first one.
-    async fn begin(&mut self, base: Offset, fresh: bool) -> Result<(), OpenError> {
+    async fn begin(
+        &mut self,
+        base: Offset,
+        checkpoint: Option<&Checkpoint>,
+    ) -> Result<(), OpenError> {
         let segment = Segment::new(base, false, 0);
         segment.create(self.env, self.dir).await?;
-        self.env.sync_dir(self.dir).await?;
-        *segment.index.borrow_mut() = Some(crate::segment::index::Index::new(4096));
+        if !self.bounds.has(Mutant::ForgetDirSync) {
+            self.env.sync_dir(self.dir).await?;
+        }
+        *segment.index.borrow_mut() = Some(Index::new(self.config.index_interval_bytes));
         self.segments.push_back(segment);
         (self.end, self.pos) = (base, 0);
-        self.recovered.created = fresh;
+        self.recovered.created = checkpoint.is_none();
         Ok(())
     }
 
@@ -317,35 +309,36 @@ impl<'a, E: Env> Scan<'a, E> {
         let len = file.len().await?;
         segment.allocated.set(len);
         if self.pos > len {
-            let (path, pos) = (log_path(self.dir, segment.base), len);
-            return Err(OpenError::Damaged { path, pos, why: "shorter than its checkpoint says" });
+            return Err(self.damaged(segment, len, "shorter than its checkpoint says"));
         }
         let before = self.recovered.batches;
         let mut cursor = Cursor::<E>::new(file.clone(), self.pos, len, 64 << 10);
         let fault = loop {
-            match cursor.next().await? {
+            let pos = cursor.pos();
+            let fault = match cursor.next().await? {
                 Step::End => break None,
-                Step::Bad(fault) => break Some(fault),
-                Step::Batch(found) => {
-                    let batch = found.batch();
-                    if batch.base_offset() != self.end {
-                        break Some(Fault { claims: None, why: "a batch of other offsets" });
-                    }
-                    self.take(segment, &batch);
+                Step::Bad(fault) => Some(fault),
+                Step::Batch(found) if found.batch().base_offset() == self.end => {
+                    self.take(segment, &found.batch());
                     self.recovered.scanned_bytes += found.range.len() as u64;
+                    None
                 }
+                Step::Batch(_) => Some(Fault { claims: None, why: "a batch of other offsets" }),
+            };
+            if fault.is_some() {
+                self.pos = pos;
+                break fault;
             }
+            self.pos = cursor.pos();
             self.env.turn().await;
         };
-        self.pos = cursor.pos();
         segment.size.set(self.pos);
         if let Some(fault) = fault {
-            self.judge(segment, &file, len, is_last, fault).await?;
+            self.on_fault(segment, &file, is_last, fault).await?;
         }
         if self.recovered.batches > before {
             // They survived the process; before anything builds on them they survive the power.
             file.sync().await?;
-            self.env.sync_dir(self.dir).await?;
         }
         Ok(())
     }
@@ -354,7 +347,9 @@ impl<'a, E: Env> Scan<'a, E> {
         if let Err(error) = self.epochs.assign(batch.leader_epoch(), batch.base_offset()) {
             tracing::warn!(dir = %self.dir.display(), %error, "an epoch is not remembered");
         }
-        self.producers.update(batch, self.env.wall());
+        if !self.bounds.has(Mutant::ForgetProducers) {
+            self.producers.update(batch, self.env.wall());
+        }
         if segment.first_timestamp.get().is_none() {
             segment.first_timestamp.set(Some(batch.max_timestamp()));
         }
@@ -362,104 +357,51 @@ impl<'a, E: Env> Scan<'a, E> {
         self.recovered.batches += 1;
     }
 
-    /// Decides what the bytes at `self.pos` are, which are no expected batch.
-    async fn judge(
+    fn damaged(&self, segment: &Segment<E>, pos: u64, why: &'static str) -> OpenError {
+        OpenError::Damaged { path: log_path(self.dir, segment.base), pos, why }
+    }
+
+    /// The bytes at `self.pos` are no expected batch: unused space, a torn tail, or damage.
+    async fn on_fault(
         &mut self,
         segment: &Segment<E>,
         file: &Rc<E::File>,
-        len: u64,
         is_last: bool,
         fault: Fault,
     ) -> Result<(), OpenError> {
-        let damaged = || OpenError::Damaged {
-            path: log_path(self.dir, segment.base),
+        let suspect = Suspect {
+            env: self.env,
+            file: file.clone(),
             pos: self.pos,
-            why: fault.why,
+            len: segment.allocated.get(),
+            expected: self.end,
+            unsynced_bytes_max: self.unsynced_bytes_max,
         };
-        if !is_last {
-            return Err(damaged());
+        let judgement = suspect.judge().await?;
+        let cuts = self.bounds.has(Mutant::CutDamage);
+        match judgement {
+            // A segment that has a successor was cut to its data and synced.
+            _ if !is_last && !cuts => Err(self.damaged(segment, self.pos, fault.why)),
+            Judgement::Unused => Ok(()),
+            Judgement::Damaged if !cuts => Err(self.damaged(segment, self.pos, fault.why)),
+            Judgement::Torn | Judgement::Damaged => {
+                tracing::warn!(dir = %self.dir.display(), segment = %segment.base, pos = self.pos,
+                    end = %self.end, why = fault.why,
+                    "the torn tail of an interrupted write was cut");
+                self.cut(segment, file).await?;
+                Ok(())
+            }
         }
-        let rest = self.look_behind(file, len).await?;
-        if rest.last_nonzero.is_none() {
-            // Zeros to the end: space that was reserved and not used.
-            return Ok(());
+    }
+
+    async fn cut(&mut self, segment: &Segment<E>, file: &Rc<E::File>) -> io::Result<()> {
+        if !self.bounds.has(Mutant::KeepCutBytes) {
+            file.truncate(self.pos).await?;
+            file.sync().await?;
+            segment.allocated.set(self.pos);
         }
-        let window = self.bounds.unsynced_bytes_max
-            + (self.bounds.block_bytes_max as u64).max(self.batch_bytes_max)
-            + BLOCK_ALIGN as u64;
-        let far = rest.last_batch.is_some_and(|at| at > self.pos + window);
-        let claims = fault.claims.unwrap_or(crate::batch::HEADER_BYTES) as u64;
-        let torn = self.has_lost_sector(file, len, claims).await?;
-        if !torn || (far && self.required == Durability::Synced) {
-            return Err(damaged());
-        }
-        tracing::warn!(dir = %self.dir.display(), segment = %segment.base, pos = self.pos,
-            end = %self.end, why = fault.why, "the torn tail of an interrupted write was cut");
-        file.truncate(self.pos).await?;
-        file.sync().await?;
-        segment.allocated.set(self.pos);
-        remove_if_there(self.env, &index_path(self.dir, segment.base)).await?;
         self.recovered.cut = Some((segment.base, self.pos));
         Ok(())
-    }
-
-    /// Whether a sector that the batch at `self.pos` touches reads as zeros (from the batch on).
-    async fn has_lost_sector(
-        &self,
-        file: &Rc<E::File>,
-        len: u64,
-        claims: u64,
-    ) -> Result<bool, OpenError> {
-        let end = (self.pos + claims).min(len);
-        let mut pos = self.pos;
-        while pos < end {
-            let want = (end.next_multiple_of(SECTOR).min(len) - pos).min(SEARCH_BYTES as u64);
-            let read = file.read_at(pos, want as usize).await?;
-            if read.is_empty() {
-                break;
-            }
-            let first = (SECTOR - pos % SECTOR).min(read.len() as u64) as usize;
-            let (head, rest) = read.split_at(first);
-            let mut sectors = std::iter::once(head).chain(rest.chunks(SECTOR as usize));
-            if sectors.any(|sector| sector.iter().all(|&byte| byte == 0)) {
-                return Ok(true);
-            }
-            pos += read.len() as u64;
-            self.env.turn().await;
-        }
-        // What ends with the file was cut with it (the length had not become durable).
-        Ok(self.pos + claims > len)
-    }
-
-    /// Looks for whole batches of later offsets, and for any byte at all, behind `self.pos`.
-    async fn look_behind(&self, file: &Rc<E::File>, len: u64) -> Result<Behind, OpenError> {
-        let mut behind = Behind::default();
-        let mut pos = self.pos;
-        while pos < len {
-            // Overlap, so that no header is missed between two pieces.
-            let read = file.read_at(pos, SEARCH_BYTES.min((len - pos) as usize)).await?;
-            if read.is_empty() {
-                break;
-            }
-            if let Some(at) = read.iter().rposition(|&byte| byte != 0) {
-                behind.last_nonzero = Some(pos + at as u64);
-                for at in candidates(&read, self.end) {
-                    if self.is_batch(file, pos + at as u64).await? {
-                        behind.last_batch = Some(pos + at as u64);
-                    }
-                }
-            }
-            let overlap =
-                if read.len() as u64 + pos < len { crate::batch::HEADER_BYTES } else { 0 };
-            pos += (read.len() - overlap.min(read.len() - 1)) as u64;
-            self.env.turn().await;
-        }
-        Ok(behind)
-    }
-
-    async fn is_batch(&self, file: &Rc<E::File>, pos: u64) -> Result<bool, OpenError> {
-        let mut cursor = Cursor::<E>::new(file.clone(), pos, u64::MAX, 4096);
-        Ok(matches!(cursor.next().await?, Step::Batch(_)))
     }
 
     /// Where appending goes on, with what stands before it in its sector.
@@ -477,132 +419,9 @@ impl<'a, E: Env> Scan<'a, E> {
     }
 }
 
-#[derive(Default)]
-struct Behind {
-    last_nonzero: Option<u64>,
-    last_batch: Option<u64>,
-}
-
-/// Positions where a header of offsets from `end` on seems to begin.
-fn candidates(bytes: &[u8], end: Offset) -> impl Iterator<Item = usize> + '_ {
-    (0..bytes.len().saturating_sub(crate::batch::HEADER_BYTES - 1)).filter(move |&at| {
-        bytes[at + 16] == crate::batch::MAGIC
-            && Header::peek(&bytes[at..]).is_ok_and(|header| {
-                header.base_offset() > end && header.base_offset().since(end) < u64::from(u32::MAX)
-            })
-    })
-}
-
 async fn remove_if_there<E: Env>(env: &E, path: &Path) -> io::Result<()> {
     match env.remove(path).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,
-    }
-}
-
-impl<E: Env> Inner<E> {
-    /// After a crash a saved index of the active segment may speak of data that is gone: it is
-    /// taken over now if it fits, or removed before it could ever seem to.
-    async fn adopt_index(&self) {
-        let active = self.active();
-        if active.index.borrow().is_some() {
-            return;
-        }
-        match self.load_index(&active).await {
-            Some((index, covered)) => {
-                active.indexed.set(covered);
-                *active.index.borrow_mut() = Some(index);
-            }
-            None => {
-                let path = index_path(&self.dir, active.base);
-                if let Err(error) = remove_if_there(&self.env, &path).await {
-                    tracing::warn!(path = %path.display(), %error, "a stale index stays");
-                }
-            }
-        }
-    }
-
-    /// The producers as the written part of the log makes them: the last checkpoint, and what came
-    /// after it.
-    pub(super) async fn replay_producers(&self) -> Result<Producers, ReadError> {
-        let checkpoint = Checkpoint::read(&self.env, &self.dir, self.identity).await?;
-        let (limits, segments, end) = {
-            let state = self.state.borrow();
-            let segments: Vec<_> = state.segments.iter().cloned().collect();
-            (state.config.producer_limits(), segments, Offset::new(state.written.value()))
-        };
-        let mut producers = checkpoint
-            .and_then(|c| Producers::restore(&c.producers, limits).ok())
-            .unwrap_or_else(|| Producers::new(limits, Offset::ZERO));
-        for (at, segment) in segments.iter().enumerate() {
-            let next = segments.get(at + 1).map_or(end, |next| next.base);
-            if next <= producers.end() {
-                continue;
-            }
-            let mut cursor = self.cursor(segment, 0).await?;
-            while let Some(found) = self.step(segment, &mut cursor).await? {
-                let batch = found.batch();
-                if batch.base_offset() >= producers.end() && batch.base_offset() < end {
-                    producers.update(&batch, self.env.wall());
-                }
-                self.env.turn().await;
-            }
-        }
-        Ok(producers)
-    }
-
-    /// Writes what recovery may start from. Waits until everything that it speaks of is synced.
-    pub(super) async fn write_checkpoint(&self) -> io::Result<()> {
-        let mut running = self.checkpoint.get();
-        if running.running {
-            return Ok(());
-        }
-        running.running = true;
-        self.checkpoint.set(running);
-        let result = self.write_checkpoint_now(running.sequence + 1).await;
-        let mut done = self.checkpoint.get();
-        done.running = false;
-        if let Ok(end) = &result {
-            done.sequence = running.sequence + 1;
-            done.bytes -= running.bytes;
-            done.end = *end;
-        }
-        self.checkpoint.set(done);
-        result.map(|_| ())
-    }
-
-    async fn write_checkpoint_now(&self, sequence: u64) -> io::Result<Offset> {
-        let (checkpoint, synced, written) = {
-            let state = self.state.borrow();
-            let active = state.segments.back().expect("there is an active segment");
-            let checkpoint = Checkpoint {
-                sequence,
-                topic: *self.identity.topic.bytes(),
-                partition: self.identity.partition.0,
-                log_start: state.start.value(),
-                segment: active.base.value(),
-                position: state.tail.pos(),
-                offset: state.end.value(),
-                first_timestamp: active.first_timestamp.get().map(|at| at.0),
-                epochs: state
-                    .epochs
-                    .entries()
-                    .iter()
-                    .map(|entry| (entry.epoch.0, entry.start.value()))
-                    .collect(),
-                producers: state.producers.snapshot(),
-            };
-            (checkpoint, state.synced.clone(), state.written.clone())
-        };
-        let gone = |_| io::Error::other("the log ended before its checkpoint");
-        written.reach(checkpoint.offset).await.map_err(gone)?;
-        self.start_sync();
-        synced.reach(checkpoint.offset).await.map_err(gone)?;
-        checkpoint.write(&self.env, &self.dir).await?;
-        let active = self.active();
-        if let Err(error) = self.save_index(&active).await {
-            tracing::debug!(dir = %self.dir.display(), %error, "the index was not saved");
-        }
-        Ok(Offset::new(checkpoint.offset))
     }
 }

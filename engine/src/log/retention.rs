@@ -10,9 +10,9 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{Inner, Log, ReadError, Status};
+use super::{Inner, Log, Mutant, ReadError, Status, writer};
 use crate::config::LogConfig;
-use crate::env::Env;
+use crate::env::{Env, Queue};
 use crate::ids::Offset;
 use crate::segment::{Segment, index_path, log_path};
 use crate::time::Timestamp;
@@ -23,42 +23,29 @@ pub const REMOVED_PER_ROUND_MAX: usize = 16;
 /// Most idle producers that one round of chores forgets.
 const EXPIRED_PER_ROUND_MAX: usize = 10_000;
 
-/// What retention needs to know of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SegmentFacts {
-    /// Bytes of batches.
-    pub size: u64,
-    /// Largest timestamp in it; `None` when it has none (then it is not removed by time).
-    pub max_timestamp: Option<Timestamp>,
+/// How many of the oldest segments go so that the rest is at least `retention.bytes` large. `sizes`
+/// are bytes of batches in offset order; the last segment is active and always stays (Kafka's
+/// `UnifiedLog.deleteRetentionSizeBreachedSegments`).
+pub fn over_size(sizes: &[u64], config: &LogConfig) -> usize {
+    let Some(max) = config.retention_bytes else { return 0 };
+    let mut over = sizes.iter().sum::<u64>().saturating_sub(max);
+    let old = &sizes[..sizes.len().saturating_sub(1)];
+    let goes = old.iter().take_while(|&&size| {
+        let goes = size > 0 && over >= size;
+        over -= if goes { size } else { 0 };
+        goes
+    });
+    goes.count()
 }
 
-/// How many of the oldest segments have outlived their retention. `segments` are in offset order;
-/// the last one is active, and only counted as removable when all of its records are too old
-/// (Kafka's `UnifiedLog.deleteRetentionMsBreachedSegments`, `deleteRetentionSizeBreachedSegments`).
-pub fn outlived(segments: &[SegmentFacts], config: &LogConfig, now: Timestamp) -> usize {
-    let by_time = match config.retention_ms {
-        None => 0,
-        Some(max) => segments
-            .iter()
-            .take_while(|s| s.max_timestamp.is_some_and(|at| now.millis_since(at) > max))
-            .count(),
-    };
-    let by_size = match config.retention_bytes {
-        None => 0,
-        Some(max) => {
-            let mut over = segments.iter().map(|s| s.size).sum::<u64>().saturating_sub(max);
-            segments
-                .iter()
-                .take(segments.len().saturating_sub(1))
-                .take_while(|s| {
-                    let goes = s.size > 0 && over >= s.size;
-                    over -= if goes { s.size } else { 0 };
-                    goes
-                })
-                .count()
-        }
-    };
-    by_time.max(by_size)
+/// Whether a segment whose largest timestamp is `latest` has outlived `retention.ms`. Without a
+/// timestamp it stays (Kafka's `UnifiedLog.deleteRetentionMsBreachedSegments` would go by the
+/// file's time, which restoring or copying a log changes).
+pub fn outlived(latest: Option<Timestamp>, config: &LogConfig, now: Timestamp) -> bool {
+    match (config.retention_ms, latest) {
+        (Some(max), Some(latest)) => latest.0 >= 0 && now.millis_since(latest) > max,
+        _ => false,
+    }
 }
 
 /// Why records were not deleted.
@@ -84,9 +71,10 @@ impl<E: Env> Log<E> {
         if to > bound {
             return Err(DeleteError::OutOfRange { asked: to, bound });
         }
+        let closed = io::Error::other("the log is closed");
+        let _pass = self.0.gate.enter().ok_or(closed)?;
         if to > self.start() {
-            self.0.advance_start(to).await?;
-            self.0.remove_below_start().await?;
+            self.0.move_start(to).await?;
         }
         Ok(self.start())
     }
@@ -95,19 +83,26 @@ impl<E: Env> Log<E> {
     /// since the last one, letting go of files and indexes that nobody uses. `bound` is the high
     /// watermark: nothing above it is removed.
     pub async fn tend(&self, bound: Offset) -> Result<(), ReadError> {
+        let Some(_pass) = self.0.gate.enter().filter(|_| self.is_open()) else { return Ok(()) };
         let now = self.0.env.wall();
         self.0.state.borrow_mut().producers.expire(now, EXPIRED_PER_ROUND_MAX);
-        self.0.retain(now, bound).await?;
-        let checkpoint = self.0.checkpoint.get();
-        if checkpoint.end < self.end() && self.0.state.borrow().status == Status::Open {
-            self.0.write_checkpoint().await?;
+        let retained = self.0.retain(now, bound).await;
+        // Also when a segment cannot be read.
+        if self.0.checkpoint.get().end < self.end() && self.is_open() {
+            self.0.write_checkpoint_next().await?;
         }
-        let mut cold: Vec<_> = self.0.state.borrow().segments.iter().cloned().collect();
-        cold.pop();
-        for segment in cold {
+        let (mut idle, synced) = {
+            let state = self.0.state.borrow();
+            let idle: Vec<_> = state.segments.iter().cloned().collect();
+            (idle, state.synced.value() == state.end.value() && !state.writing)
+        };
+        if !synced {
+            idle.pop();
+        }
+        for segment in idle {
             segment.rest();
         }
-        Ok(())
+        retained
     }
 
     /// How often [`Log::tend`] is worth calling at the least, for a log that is written to.
@@ -116,97 +111,85 @@ impl<E: Env> Log<E> {
 
 impl<E: Env> Inner<E> {
     async fn retain(&self, now: Timestamp, bound: Offset) -> Result<(), ReadError> {
-        let (segments, config) = {
+        let (segments, end, config) = {
             let state = self.state.borrow();
-            (state.segments.iter().cloned().collect::<Vec<_>>(), state.config.clone())
+            let segments: Vec<_> = state.segments.iter().cloned().collect();
+            (segments, state.end, state.config.clone())
         };
-        if config.retention_ms.is_none() && config.retention_bytes.is_none() {
-            return Ok(());
-        }
-        let mut facts = Vec::with_capacity(segments.len());
-        for segment in &segments {
-            facts.push(self.facts(segment).await?);
+        let sizes: Vec<u64> = segments.iter().map(|segment| segment.size.get()).collect();
+        let mut goes = over_size(&sizes, &config);
+        while goes < segments.len().min(REMOVED_PER_ROUND_MAX)
+            && config.retention_ms.is_some()
+            && outlived(self.latest(&segments[goes]).await?, &config, now)
+        {
+            goes += 1;
             self.env.turn().await;
         }
-        let mut goes = outlived(&facts, &config, now).min(REMOVED_PER_ROUND_MAX);
-        // Nothing above the high watermark goes, nor what is not on the device yet.
-        while goes > 0 && self.end_of(&segments, goes - 1) > bound {
+        goes = goes.min(REMOVED_PER_ROUND_MAX);
+        // Nothing above the high watermark goes.
+        let end_of = |at: usize| segments.get(at + 1).map_or(end, |next| next.base);
+        while goes > 0 && end_of(goes - 1) > bound {
             goes -= 1;
         }
-        if goes == 0 {
-            return Ok(());
-        }
-        if goes == segments.len() && !self.roll_if_quiet().await {
+        if goes == segments.len() {
+            // The active one goes in the next round, as one of the others.
+            self.roll_if_quiet(end);
             goes -= 1;
         }
         if goes > 0 {
-            let to = self.end_of(&segments, goes - 1);
+            let to = end_of(goes - 1);
             tracing::info!(dir = %self.dir.display(), segments = goes, start = %to,
                 "retention removes old segments");
-            self.advance_start(to).await?;
-            self.remove_below_start().await?;
+            self.move_start(to).await?;
         }
         Ok(())
     }
 
-    /// Exclusive end offset of the `at`-th of these segments.
-    fn end_of(&self, segments: &[Rc<Segment<E>>], at: usize) -> Offset {
-        match segments.get(at + 1) {
-            Some(next) => next.base,
-            None => Offset::new(self.state.borrow().written.value()),
-        }
-    }
-
-    /// Begins a new segment so that the active one can go; not while something is being written.
-    async fn roll_if_quiet(&self) -> bool {
-        {
-            let mut state = self.state.borrow_mut();
-            if state.writing || state.end.value() != state.written.value() {
-                return false;
-            }
-            state.writing = true;
-            state.roll();
-        }
-        let made = self.make_active().await;
-        // Batches that came meanwhile found a writer running, namely this one.
-        self.env.spawn(crate::env::Queue::Storage, super::writer::run(self.strong()));
-        made
-    }
-
-    async fn facts(&self, segment: &Rc<Segment<E>>) -> Result<SegmentFacts, ReadError> {
+    /// The largest timestamp of a segment.
+    async fn latest(&self, segment: &Rc<Segment<E>>) -> Result<Option<Timestamp>, ReadError> {
         let size = segment.size.get();
-        if size == 0 {
-            return Ok(SegmentFacts { size, max_timestamp: None });
+        if segment.latest.get().0 < size {
+            self.ensure_index(segment).await?;
+            let index = segment.index.borrow();
+            let latest = index.as_ref().and_then(|index| index.max_timestamp());
+            segment.latest.set((segment.indexed.get(), latest));
         }
-        self.ensure_index(segment).await?;
-        let max = segment.index.borrow().as_ref().and_then(|index| index.max_timestamp());
-        let max_timestamp = max.map(|(at, _)| at).filter(|at| at.0 >= 0);
-        Ok(SegmentFacts { size, max_timestamp })
+        Ok(if size > 0 { segment.latest.get().1 } else { None })
     }
 
-    /// Moves the start, durably.
-    async fn advance_start(&self, to: Offset) -> io::Result<()> {
-        while self.checkpoint.get().running {
-            self.env.sleep_until(self.env.now().after(Duration::from_millis(1))).await;
+    /// Begins a new segment at `end`, where the log still ends; not while something is being
+    /// written.
+    fn roll_if_quiet(&self, end: Offset) {
+        let mut state = self.state.borrow_mut();
+        let written = state.end.value() == state.written.value();
+        if state.status != Status::Open || state.end != end || !written || state.writing {
+            return;
         }
-        {
-            let mut state = self.state.borrow_mut();
-            state.start = state.start.max(to);
-            let start = state.start;
-            state.epochs.delete_before(start);
-            state.producers.delete_before(start);
-        }
-        self.write_checkpoint().await
+        state.writing = true;
+        state.roll();
+        drop(state);
+        self.start(Queue::Storage, writer::run_rolled(self.strong()));
     }
 
-    /// Removes the files of segments that lie wholly below the start, oldest first.
-    async fn remove_below_start(&self) -> io::Result<()> {
+    /// Moves the start, durably, and removes what lies wholly below it.
+    async fn move_start(&self, to: Offset) -> io::Result<()> {
+        if self.shared.bounds.has(Mutant::RemoveEarly) {
+            self.remove_below(to).await?;
+        }
+        self.store_start(to).await?;
+        self.remove_below(self.checkpoint.get().start).await
+    }
+
+    /// Removes the files of segments that lie wholly below `start`, oldest first.
+    async fn remove_below(&self, start: Offset) -> io::Result<()> {
         loop {
             let gone = {
                 let mut state = self.state.borrow_mut();
-                let start = state.start;
                 match state.segments.get(1) {
-                    Some(next) if next.base <= start => state.segments.pop_front(),
+                    // Until its successor exists, the writer is not done with it.
+                    Some(next) if next.base <= start && next.exists.get() => {
+                        state.segments.pop_front()
+                    }
                     _ => return Ok(()),
                 }
             };
@@ -224,31 +207,29 @@ impl<E: Env> Inner<E> {
 mod tests {
     use super::*;
 
-    fn facts(rows: &[(u64, i64)]) -> Vec<SegmentFacts> {
-        rows.iter()
-            .map(|&(size, at)| SegmentFacts { size, max_timestamp: Some(Timestamp(at)) })
-            .collect()
+    fn config(ms: Option<u64>, bytes: Option<u64>) -> LogConfig {
+        LogConfig { retention_ms: ms, retention_bytes: bytes, ..LogConfig::default() }
     }
 
     #[test]
-    fn what_has_outlived_its_retention() {
-        let segments = facts(&[(100, 10), (100, 20), (100, 30)]);
-        let config = |ms, bytes| LogConfig {
-            retention_ms: ms,
-            retention_bytes: bytes,
-            ..LogConfig::default()
-        };
-        let now = Timestamp(100);
-        assert_eq!(outlived(&segments, &config(None, None), now), 0);
-        assert_eq!(outlived(&segments, &config(Some(90), None), now), 0, "exactly as old");
-        assert_eq!(outlived(&segments, &config(Some(89), None), now), 1);
-        assert_eq!(outlived(&segments, &config(Some(75), None), now), 2);
-        assert_eq!(outlived(&segments, &config(Some(0), None), now), 3, "the active one, too");
-        assert_eq!(outlived(&segments, &config(None, Some(300)), now), 0);
-        assert_eq!(outlived(&segments, &config(None, Some(201)), now), 0, "not below the limit");
-        assert_eq!(outlived(&segments, &config(None, Some(200)), now), 1);
-        assert_eq!(outlived(&segments, &config(None, Some(0)), now), 2, "never the active one");
-        let gap = facts(&[(100, 10), (100, 90), (100, 20)]);
-        assert_eq!(outlived(&gap, &config(Some(50), None), now), 1, "stops at the first to stay");
+    fn what_is_over_its_size() {
+        let goes = |bytes| over_size(&[100, 100, 100], &config(None, bytes));
+        assert_eq!(goes(None), 0);
+        assert_eq!(goes(Some(300)), 0);
+        assert_eq!(goes(Some(201)), 0, "not below the limit");
+        assert_eq!(goes(Some(200)), 1);
+        assert_eq!(goes(Some(0)), 2, "never the active one");
+        assert_eq!(over_size(&[], &config(None, Some(0))), 0);
+    }
+
+    #[test]
+    fn what_has_outlived_its_time() {
+        let goes = |ms, at| outlived(at, &config(ms, None), Timestamp(100));
+        assert!(!goes(None, Some(Timestamp(0))));
+        assert!(!goes(Some(90), Some(Timestamp(10))), "exactly as old");
+        assert!(goes(Some(89), Some(Timestamp(10))));
+        assert!(!goes(Some(0), Some(Timestamp(500))), "from the future");
+        assert!(!goes(Some(0), Some(Timestamp::NONE)), "without a time");
+        assert!(!goes(Some(0), None));
     }
 }

@@ -167,7 +167,7 @@ impl<E: Env> Tail<E> {
                 &self.next,
                 len,
                 if busy {
-                    (self.last_used * 2).clamp(FILLING_BYTES_MIN, self.block_bytes_max)
+                    (self.last_used * 2).max(FILLING_BYTES_MIN).min(self.block_bytes_max)
                 } else {
                     0
                 },
@@ -239,6 +239,7 @@ impl<E: Env> Tail<E> {
 
     /// The device has `block`.
     pub fn on_written(&mut self, block: &Frozen<E>) {
+        debug_assert_eq!(self.account().0, self.unwritten, "bytes on their way are all counted");
         block.written.set(true);
         self.unwritten -= block.fresh;
         self.written.segment = block.segment;
@@ -277,13 +278,6 @@ impl<E: Env> Tail<E> {
         self.written = self.next.clone();
     }
 
-    /// Nothing more will be written. Answers the bytes of batches that never will be.
-    pub fn abandon(&mut self) -> usize {
-        self.filling = None;
-        self.sealed.clear();
-        std::mem::take(&mut self.unwritten)
-    }
-
     /// Lets go of the oldest block if it is number `id` and written.
     pub fn evict(&mut self, id: u64) -> Option<usize> {
         match self.held.front() {
@@ -305,5 +299,14 @@ impl<E: Env> Tail<E> {
             released += self.held.pop_front().expect("just seen").capacity;
         }
         released
+    }
+
+    /// What the budget should believe of this tail: bytes of batches that are unwritten, and
+    /// memory of the blocks that it was told of.
+    pub fn account(&self) -> (usize, usize) {
+        let frozen = self.held.iter().filter(|block| !block.written.get());
+        let filling = self.filling.as_ref().map_or(0, |f| f.used - f.carried);
+        let known = self.held.iter().filter(|block| block.id.get() != u64::MAX);
+        (frozen.map(|block| block.fresh).sum::<usize>() + filling, known.map(|b| b.capacity).sum())
     }
 }

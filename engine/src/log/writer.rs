@@ -1,7 +1,8 @@
-//! What carries the tail to the device: one write in flight, syncs beside it, segments made and
-//! finished in order, and the three ways in which a device says no.
+//! What carries the tail to the device: one write in flight, segments made and finished in order,
+//! and the three ways in which a device says no.
 //!
-//! * A failed write or sync is final for the directory ([`super::Disk`]).
+//! * A failed write or sync is final for the directory ([`super::Disk`]). Whatever completes after
+//!   it counts for nothing: a sync that succeeds after one that failed may have lost data.
 //! * No space: everything not yet written is given up, its waiters are told, and the log stays
 //!   readable; appends are let through again one at a time.
 //! * No descriptors (EMFILE): wait and try again; nothing is lost meanwhile.
@@ -13,7 +14,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::tail::Frozen;
-use super::{Durability, FULL_RETRY, Inner, Status};
+use super::{Durability, FULL_RETRY, Inner, Mutant, Status, checkpoints};
 use crate::cache::Evict;
 use crate::env::{BLOCK_ALIGN, Env, File, Persist, Queue};
 use crate::ids::Offset;
@@ -29,7 +30,7 @@ const ALLOCATE_BYTES_MAX: u64 = 32 << 20;
 const DESCRIPTOR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a block did not reach the device.
-enum WriteFault {
+pub(super) enum WriteFault {
     NoSpace,
     Device(io::Error),
 }
@@ -48,9 +49,9 @@ pub(super) async fn run<E: Env>(log: Rc<Inner<E>>) {
     loop {
         let block = {
             let mut state = log.state.borrow_mut();
-            let block = match state.status {
-                Status::Failed => None,
-                _ => state.tail.next_write(),
+            let block = match state.status.is_at_work() {
+                true => state.tail.next_write(),
+                false => None,
             };
             if block.is_none() {
                 state.writing = false;
@@ -61,20 +62,22 @@ pub(super) async fn run<E: Env>(log: Rc<Inner<E>>) {
         log.register_frozen();
         match log.write(&block).await {
             Ok(persist) => log.on_written(&block, persist),
-            Err(WriteFault::NoSpace) => log.give_up(),
-            Err(WriteFault::Device(error)) => log.fail("writing", &error),
+            Err(fault) => log.on_fault("writing", fault),
         }
         log.env.turn().await;
     }
     if log.checkpoint_due() {
-        log.env.spawn(Queue::Background, checkpoint_now(log.clone()));
+        log.start(Queue::Background, checkpoints::write_soon(log.clone()));
     }
 }
 
-async fn checkpoint_now<E: Env>(log: Rc<Inner<E>>) {
-    if let Err(error) = log.write_checkpoint().await {
-        tracing::warn!(dir = %log.dir.display(), %error, "no checkpoint was written");
+/// Makes the file of a segment that was begun without a batch, then goes on as [`run`].
+pub(super) async fn run_rolled<E: Env>(log: Rc<Inner<E>>) {
+    let base = log.active().base;
+    if let Err(fault) = log.segment_at(base).await {
+        log.on_fault("making a segment in", fault);
     }
+    run(log).await;
 }
 
 impl<E: Env> Inner<E> {
@@ -92,47 +95,60 @@ impl<E: Env> Inner<E> {
     }
 
     async fn write(&self, block: &Frozen<E>) -> Result<Persist, WriteFault> {
-        if let Some(why) = self.shared.disk.failed() {
-            return Err(WriteFault::Device(io::Error::other(why)));
-        }
+        self.ensure_works()?;
         let segment = self.segment_at(block.segment).await?;
         let file = self.patient_file(&segment).await?;
+        if segment.stale.get() {
+            self.forget_given_up(&segment, &file).await?;
+        }
         let end = block.pos + block.block.len() as u64;
         if end > segment.allocated.get() {
             self.reserve(&segment, &file, end).await?;
         }
-        let persist = self.how_to_persist(block).await;
-        file.write_at(block.block.clone(), block.pos, persist).await?;
+        let persist = self.how_to_persist(block).await?;
+        if self.shared.bounds.has(Mutant::AnswerEarly) {
+            self.state.borrow().written.raise(block.end().value());
+        }
+        let really = match persist {
+            Persist::Synced if self.shared.bounds.has(Mutant::SkipSync) => Persist::Written,
+            persist => persist,
+        };
+        // Some of it may be in the file even if it fails.
+        segment.stale.set(true);
+        file.write_at(block.block.clone(), block.pos, really).await?;
+        segment.stale.set(false);
         Ok(persist)
+    }
+
+    pub(super) fn ensure_works(&self) -> io::Result<()> {
+        match self.shared.disk.failed() {
+            Some(why) => Err(io::Error::other(why)),
+            None if self.state.borrow().status.is_at_work() => Ok(()),
+            None => Err(io::Error::other("the log has ended")),
+        }
     }
 
     /// One operation that writes and flushes, where everybody waits for the flush anyway and
     /// nothing older is unflushed; otherwise a plain write, with the sync following beside it.
-    async fn how_to_persist(&self, block: &Frozen<E>) -> Persist {
-        let (required, synced, written) = {
+    ///
+    /// While the last checkpoint says that this log stays close to its synced end, it does.
+    async fn how_to_persist(&self, block: &Frozen<E>) -> io::Result<Persist> {
+        let (required, synced, written, ahead) = {
             let state = self.state.borrow();
-            (state.required(), state.synced.clone(), state.written.value())
+            let ahead = state.written_bytes - state.synced_bytes + block.fresh as u64;
+            (state.required(), state.synced.clone(), state.written.value(), ahead)
         };
-        if required != Durability::Synced {
-            return Persist::Written;
+        let at_once = required == Durability::Synced && !block.early;
+        let bounded = required == Durability::Synced || self.checkpoint.get().bounded;
+        let far = bounded && ahead > self.shared.bounds.unsynced_bytes_max;
+        if synced.value() < written && (at_once || far) {
+            self.sync_written().await?;
         }
-        if synced.value() == written {
-            return if block.early { Persist::Written } else { Persist::Synced };
-        }
-        let ahead = self.state.borrow().unsynced_bytes + block.fresh as u64;
-        if ahead > self.shared.bounds.unsynced_bytes_max || !block.early {
-            self.start_sync();
-            // Closed: the log failed, and the write will be refused or without effect.
-            let _ = synced.reach(written).await;
-        }
-        match synced.value() == written && !block.early {
-            true => Persist::Synced,
-            false => Persist::Written,
-        }
+        Ok(if at_once { Persist::Synced } else { Persist::Written })
     }
 
     /// The segment's file; waits while the process has no descriptor for it.
-    async fn patient_file(&self, segment: &Segment<E>) -> io::Result<Rc<E::File>> {
+    pub(super) async fn patient_file(&self, segment: &Segment<E>) -> io::Result<Rc<E::File>> {
         loop {
             match segment.file(&self.env, &self.dir).await {
                 Ok(file) => return Ok(file),
@@ -145,24 +161,14 @@ impl<E: Env> Inner<E> {
         if !is_out_of_descriptors(&error) {
             return Err(error);
         }
+        self.ensure_works()?;
         tracing::warn!(dir = %self.dir.display(), "out of file descriptors; waiting for one");
         self.env.sleep_until(self.env.now().after(DESCRIPTOR_PAUSE)).await;
         Ok(())
     }
 
-    /// Makes the file of the active segment; says whether it is there. The caller holds the
-    /// writer's place (`State::writing`).
-    pub(super) async fn make_active(&self) -> bool {
-        let base = self.active().base;
-        match self.segment_at(base).await {
-            Ok(_) => return true,
-            Err(WriteFault::NoSpace) => self.give_up(),
-            Err(WriteFault::Device(error)) => self.fail("making a segment in", &error),
-        }
-        false
-    }
-
-    /// The segment at `base`, made if this is the first time that it is needed.
+    /// The segment at `base`, made if this is the first time that it is needed. The caller holds
+    /// the writer's place (`State::writing`).
     async fn segment_at(&self, base: Offset) -> Result<Rc<Segment<E>>, WriteFault> {
         let (segment, before) = {
             let state = self.state.borrow();
@@ -174,27 +180,34 @@ impl<E: Env> Inner<E> {
         if segment.exists.get() {
             return Ok(segment);
         }
-        if let Some(before) = before {
-            self.finish(&before).await?;
+        if let Some(before) = before
+            && !self.shared.bounds.has(Mutant::RollUnfinished)
+        {
+            self.finish(&before).await.map_err(WriteFault::Device)?;
         }
         while let Err(error) = segment.create(&self.env, &self.dir).await {
             self.pause_if_out_of_descriptors(error).await?;
         }
         let index = crate::segment::index::Index::new(self.interval());
         *segment.index.borrow_mut() = Some(index);
-        self.env.sync_dir(&self.dir).await.map_err(WriteFault::Device)?;
+        if !self.shared.bounds.has(Mutant::ForgetDirSync) {
+            self.env.sync_dir(&self.dir).await.map_err(WriteFault::Device)?;
+        }
         Ok(segment)
     }
 
     /// Cuts a rolled segment to its data and syncs it. Only then may its successor exist: recovery
     /// takes a segment that has a successor for complete.
-    async fn finish(&self, segment: &Rc<Segment<E>>) -> Result<(), WriteFault> {
-        let file = self.patient_file(segment).await.map_err(WriteFault::Device)?;
-        file.truncate(segment.size.get()).await.map_err(WriteFault::Device)?;
+    async fn finish(&self, segment: &Rc<Segment<E>>) -> io::Result<()> {
+        // First without the cut, so that from here to its end no other sync runs: of two at the
+        // same time, an error may be reported to one only.
+        self.sync_written().await?;
+        let file = self.patient_file(segment).await?;
+        file.truncate(segment.size.get()).await?;
         segment.allocated.set(segment.size.get());
-        file.sync().await.map_err(WriteFault::Device)?;
-        self.on_synced(Offset::new(self.state.borrow().written.value()));
-        if let Err(error) = self.save_index(segment).await {
+        segment.stale.set(false);
+        file.sync().await?;
+        if let Err(error) = self.save_index(segment, segment.size.get()).await {
             tracing::debug!(dir = %self.dir.display(), %error, "the index was not saved");
         }
         Ok(())
@@ -222,23 +235,42 @@ impl<E: Env> Inner<E> {
         Ok(())
     }
 
+    /// A write was given up and may have left some of its batches in the file. They must go before
+    /// others are written in their place, or a crash could find them behind those.
+    async fn forget_given_up(
+        &self,
+        segment: &Segment<E>,
+        file: &E::File,
+    ) -> Result<(), WriteFault> {
+        if !self.shared.bounds.has(Mutant::KeepGivenUp) {
+            file.truncate(segment.size.get()).await?;
+            segment.allocated.set(segment.size.get());
+            file.sync().await.map_err(WriteFault::Device)?;
+        }
+        segment.stale.set(false);
+        Ok(())
+    }
+
     fn on_written(&self, block: &Rc<Frozen<E>>, persist: Persist) {
-        let (written, synced) = {
+        let (written, synced, segment) = {
             let mut state = self.state.borrow_mut();
+            if !state.status.is_at_work() {
+                // It was given up while it was on its way.
+                return;
+            }
             state.tail.on_written(block);
             state.full_until = None;
+            state.written_bytes += block.fresh as u64;
             state.counters.writes += 1;
             state.counters.write_bytes += block.block.len() as u64;
-            match persist {
-                Persist::Synced => {
-                    state.counters.syncs += 1;
-                    state.unsynced_bytes = 0;
-                }
-                Persist::Written => state.unsynced_bytes += block.fresh as u64,
+            if persist == Persist::Synced {
+                state.counters.syncs += 1;
+                state.synced_bytes = state.written_bytes;
             }
             let segment = state.segments.iter().rfind(|s| s.base == block.segment);
-            note(segment.expect("a segment stays until it is rolled and old"), block);
-            (state.written.clone(), state.synced.clone())
+            let segment = segment.expect("a segment stays until it is rolled and old").clone();
+            note(&segment, block);
+            (state.written.clone(), state.synced.clone(), segment)
         };
         let end = block.end().value();
         written.raise(end);
@@ -247,7 +279,30 @@ impl<E: Env> Inner<E> {
         }
         self.shared.budget.on_drained(block.fresh);
         self.shared.budget.shrink();
+        self.complete_index_soon(&segment);
         self.maybe_sync();
+    }
+
+    /// Makes the index of a segment that is being written to and has none, after a restart or a
+    /// rest: before there is much to walk.
+    fn complete_index_soon(&self, segment: &Rc<Segment<E>>) {
+        if segment.indexed.get() == segment.size.get() || segment.indexing.replace(true) {
+            return;
+        }
+        let (log, segment) = (self.strong(), segment.clone());
+        self.start(Queue::Background, async move {
+            if let Err(error) = log.ensure_index(&segment).await {
+                tracing::warn!(dir = %log.dir.display(), %error, "no index was made");
+            }
+            segment.indexing.set(false);
+        });
+    }
+
+    fn on_fault(&self, what: &str, fault: WriteFault) {
+        match fault {
+            WriteFault::NoSpace => self.give_up(),
+            WriteFault::Device(error) => self.fail(what, &error),
+        }
     }
 
     /// Gives up what is not written: the device is full.
@@ -262,9 +317,12 @@ impl<E: Env> Inner<E> {
             state.segments.pop_back();
         }
         // A segment whose file was made, but for batches that are given up, stays: empty, active.
-        let active = state.segments.back().expect("a log has an active segment").base;
-        if active > state.tail.written_mark().segment {
-            state.tail.restart(active);
+        let active = state.segments.back().expect("a log has an active segment").clone();
+        if active.base > state.tail.written_mark().segment {
+            state.tail.restart(active.base);
+        }
+        if active.size.get() == 0 {
+            active.first_timestamp.set(None);
         }
         state.epochs.truncate_to(end);
         let replay = state.producers.truncate_to(end) == Truncated::Replay;
@@ -279,7 +337,7 @@ impl<E: Env> Inner<E> {
         written.close();
         synced.close();
         if replay {
-            self.env.spawn(Queue::Storage, rebuild_producers(self.strong()));
+            self.start(Queue::Storage, checkpoints::rebuild_producers(self.strong()));
         }
         // Those who waited for the sync of what *is* written have lost their watch, too: they are
         // told to try again, which idempotence makes safe.
@@ -288,121 +346,33 @@ impl<E: Env> Inner<E> {
 
     /// A write or sync failed: this log and its whole directory are done for.
     pub(super) fn fail(&self, what: &str, error: &io::Error) {
+        if !self.state.borrow().status.is_at_work() {
+            // Nobody waits for it; its files may be gone.
+            tracing::debug!(dir = %self.dir.display(), %error, "{what} failed after the end");
+            return;
+        }
         tracing::error!(dir = %self.dir.display(), %error, "{what} failed; the directory is lost");
         self.shared.disk.fail(&format!("{what} {}: {error}", self.dir.display()));
-        let (written, synced, drained) = {
+        self.stop(Status::Failed);
+    }
+
+    /// Nothing more will be written or acknowledged.
+    pub(super) fn stop(&self, status: Status) {
+        let (watches, drained, released) = {
             let mut state = self.state.borrow_mut();
-            state.status = Status::Failed;
-            let drained = state.tail.abandon();
-            (state.written.clone(), state.synced.clone(), drained)
+            // What failed stays failed.
+            if state.status != Status::Failed {
+                state.status = status;
+            }
+            let (drained, released) = state.tail.roll_back();
+            let watches = [&state.written, &state.synced, &state.replayed].map(Watch::clone);
+            (watches, drained, released)
         };
         self.shared.budget.on_drained(drained);
-        written.close();
-        synced.close();
-    }
-
-    /// Starts a sync if the configuration asks for one now.
-    pub(super) fn maybe_sync(&self) {
-        let (behind, due, timer) = {
-            let mut state = self.state.borrow_mut();
-            let behind = state.written.value().saturating_sub(state.synced.value());
-            let due = behind >= state.config.flush_messages;
-            let timer = match state.config.flush_ms {
-                Some(ms) if behind > 0 && !due && !state.flush_timer => {
-                    state.flush_timer = true;
-                    Some(Duration::from_millis(ms))
-                }
-                _ => None,
-            };
-            (behind, due, timer)
-        };
-        if behind > 0 && due {
-            self.start_sync();
+        self.shared.budget.on_released(released);
+        for watch in watches {
+            watch.close();
         }
-        if let Some(after) = timer {
-            let log = self.strong();
-            self.env.spawn(Queue::Background, async move {
-                log.env.sleep_until(log.env.now().after(after)).await;
-                log.state.borrow_mut().flush_timer = false;
-                log.start_sync();
-            });
-        }
-    }
-
-    /// Starts syncing what is written, unless that is under way.
-    pub(super) fn start_sync(&self) {
-        let mut state = self.state.borrow_mut();
-        let nothing = state.synced.value() >= state.written.value();
-        if state.syncing || nothing || state.status != Status::Open {
-            return;
-        }
-        state.syncing = true;
-        drop(state);
-        self.env.spawn(Queue::Storage, sync(self.strong()));
-    }
-
-    fn on_synced(&self, end: Offset) {
-        let mut state = self.state.borrow_mut();
-        state.counters.syncs += 1;
-        if state.written.value() <= end.value() {
-            state.unsynced_bytes = 0;
-        }
-        let synced = state.synced.clone();
-        drop(state);
-        synced.raise(end.value());
-    }
-
-    fn checkpoint_due(&self) -> bool {
-        let checkpoint = self.checkpoint.get();
-        checkpoint.bytes >= self.shared.bounds.checkpoint_bytes && !checkpoint.running
-    }
-}
-
-/// Syncs once, and again while that is due. Exactly one runs per log: `State::syncing`.
-async fn sync<E: Env>(log: Rc<Inner<E>>) {
-    loop {
-        let (target, segment) = {
-            let state = log.state.borrow();
-            let at = state.tail.written_mark().segment;
-            (state.written.value(), state.segments.iter().rfind(|s| s.base == at).cloned())
-        };
-        let result = match segment {
-            Some(segment) => match log.patient_file(&segment).await {
-                Ok(file) => file.sync().await,
-                Err(error) => Err(error),
-            },
-            // Rolled, finished (hence synced) and deleted meanwhile.
-            None => Ok(()),
-        };
-        if let Err(error) = result {
-            log.state.borrow_mut().syncing = false;
-            log.fail("syncing", &error);
-            return;
-        }
-        log.on_synced(Offset::new(target));
-        let again = {
-            let mut state = log.state.borrow_mut();
-            let behind = state.written.value().saturating_sub(state.synced.value());
-            state.syncing =
-                behind > 0 && behind >= state.config.flush_messages && state.status == Status::Open;
-            state.syncing
-        };
-        if !again {
-            return;
-        }
-    }
-}
-
-/// After unwritten batches were given up, what the producers had written before them may not be in
-/// memory any more: it is read back. Appends are refused meanwhile, or a retry could double.
-async fn rebuild_producers<E: Env>(log: Rc<Inner<E>>) {
-    match log.replay_producers().await {
-        Ok(producers) => {
-            let mut state = log.state.borrow_mut();
-            state.producers = producers;
-            state.replaying = false;
-        }
-        Err(error) => log.fail("reading back producers from", &io::Error::other(error)),
     }
 }
 
@@ -422,7 +392,7 @@ fn note<E: Env>(segment: &Segment<E>, block: &Frozen<E>) {
 }
 
 /// Whether the process or the system has no descriptor to give (EMFILE, ENFILE).
-fn is_out_of_descriptors(error: &io::Error) -> bool {
+pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
     const ENFILE: i32 = 23;
     const EMFILE: i32 = 24;
     matches!(error.raw_os_error(), Some(EMFILE | ENFILE))

@@ -5,6 +5,9 @@
 //! Whoever uses it checks that a batch header with the expected offset stands there, and rebuilds
 //! the index from the segment if not. Kafka keeps two files (`OffsetIndex`, `TimeIndex`); one entry
 //! that carries both is enough, because the time lookup may scan an interval anyway.
+//!
+//! What is saved ends with an entry and covers what stands before that, which was synced by then:
+//! synced data never changes, so a saved index stays true, whatever is cut or appended later.
 
 use zerocopy::byteorder::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -15,7 +18,7 @@ use crate::time::Timestamp;
 /// "RBix", the first word of a saved index.
 const MAGIC: u32 = 0x7869_4252;
 /// Version of the saved form.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Entries a segment can have at the most: 2 GiB of segment at the smallest interval, 4 KiB.
 pub const ENTRIES_MAX: usize = 1 << 19;
@@ -37,8 +40,8 @@ pub struct Index {
     entries: Vec<Entry>,
     interval: u32,
     since_entry: u32,
-    /// Largest batch timestamp and the base offset of the first batch that has it.
-    max: Option<(Timestamp, Offset)>,
+    /// Largest batch timestamp.
+    max: Option<Timestamp>,
 }
 
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -47,9 +50,6 @@ struct Head {
     magic: U32,
     version: U32,
     base: U64,
-    size: U64,
-    max_timestamp: I64,
-    max_offset: U64,
     count: U32,
     crc: U32,
 }
@@ -71,14 +71,12 @@ impl Index {
     /// Notes the batch that was appended at `pos`. Positions and offsets only rise.
     pub fn on_batch(&mut self, base: Offset, pos: u32, len: u32, max_timestamp: Timestamp) {
         if self.since_entry >= self.interval && self.entries.len() < ENTRIES_MAX {
-            let max_before = self.max.map_or(Timestamp(i64::MIN), |(at, _)| at);
+            let max_before = self.max.unwrap_or(Timestamp(i64::MIN));
             self.entries.push(Entry { offset: base, pos, max_before });
             self.since_entry = 0;
         }
         self.since_entry = self.since_entry.saturating_add(len);
-        if self.max.is_none_or(|(at, _)| max_timestamp > at) {
-            self.max = Some((max_timestamp, base));
-        }
+        self.max = self.max.max(Some(max_timestamp));
     }
 
     /// Where to start scanning for the batch that holds `offset`: the position and base offset of
@@ -96,28 +94,41 @@ impl Index {
         Some((entry.pos, entry.offset))
     }
 
-    /// The largest batch timestamp, and the base offset of the first batch that has it.
-    pub fn max_timestamp(&self) -> Option<(Timestamp, Offset)> {
+    /// The largest batch timestamp.
+    pub fn max_timestamp(&self) -> Option<Timestamp> {
         self.max
     }
 
-    /// The bytes to save beside a segment that starts at `base` and has `size` valid bytes.
-    pub fn save(&self, base: Offset, size: u64) -> Vec<u8> {
-        let (max_timestamp, max_offset) =
-            self.max.map_or((i64::MIN, 0), |(at, offset)| (at.0, offset.value()));
+    /// The last indexed batch that begins at or before `offset`, and the largest timestamp of what
+    /// stands before it.
+    pub fn max_before(&self, offset: Offset) -> Option<(u32, Offset, Timestamp)> {
+        let after = self.entries.partition_point(|entry| entry.offset <= offset);
+        let entry = self.entries.get(after.checked_sub(1)?)?;
+        Some((entry.pos, entry.offset, entry.max_before))
+    }
+
+    /// The last entry: everything before it is in the index.
+    pub fn last(&self) -> Option<(u32, Offset)> {
+        self.entries.last().map(|entry| (entry.pos, entry.offset))
+    }
+
+    /// The bytes to save beside the segment that starts at `base`, of which `synced` bytes are
+    /// synced. `None` when nothing is worth it.
+    pub fn save(&self, base: Offset, synced: u64) -> Option<Vec<u8>> {
+        let count = self.entries.partition_point(|entry| u64::from(entry.pos) < synced);
+        if count == 0 {
+            return None;
+        }
         let mut head = Head {
             magic: MAGIC.into(),
             version: VERSION.into(),
             base: base.value().into(),
-            size: size.into(),
-            max_timestamp: max_timestamp.into(),
-            max_offset: max_offset.into(),
-            count: (self.entries.len() as u32).into(),
+            count: (count as u32).into(),
             crc: 0.into(),
         };
-        let mut bytes = Vec::with_capacity(size_of::<Head>() + self.entries.len() * 20);
+        let mut bytes = Vec::with_capacity(size_of::<Head>() + count * size_of::<Row>());
         bytes.extend_from_slice(head.as_bytes());
-        for entry in &self.entries {
+        for entry in &self.entries[..count] {
             let row = Row {
                 offset: entry.offset.value().into(),
                 max_before: entry.max_before.0.into(),
@@ -127,32 +138,31 @@ impl Index {
         }
         head.crc = crc32c::crc32c(&bytes).into();
         bytes[..size_of::<Head>()].copy_from_slice(head.as_bytes());
-        bytes
+        Some(bytes)
     }
 
-    /// Reads what `save` wrote, if it is whole, belongs to the segment at `base` and covers at most
-    /// `size_max` bytes; answers how many it covers, too. `None` means: rebuild.
+    /// Reads what `save` wrote, if it is whole, belongs to the segment at `base` and covers less
+    /// than its `size` bytes. `None` means: rebuild. `trust` leaves all that out ([`Mutant`]).
+    ///
+    /// [`Mutant`]: crate::log::Mutant::TrustIndex
     pub fn load(
         bytes: &[u8],
         base: Offset,
-        size_max: u64,
+        size: u64,
         interval_bytes: u32,
-    ) -> Option<(Index, u64)> {
+        trust: bool,
+    ) -> Option<Index> {
         let (head, rest) = Head::ref_from_prefix(bytes).ok()?;
-        let count = head.count.get() as usize;
-        if head.magic.get() != MAGIC
-            || head.version.get() != VERSION
-            || head.base.get() != base.value()
-            || head.size.get() > size_max
-            || count > ENTRIES_MAX
-        {
-            return None;
-        }
+        let count = (head.count.get() as usize).min(ENTRIES_MAX);
         let rows = rest.get(..count * size_of::<Row>())?;
         let crc_at = size_of::<Head>() - 4;
         let crc = crc32c::crc32c(&bytes[..crc_at]);
-        let crc = crc32c::crc32c_append(crc, &[0; 4]);
-        if crc32c::crc32c_append(crc, rows) != head.crc.get() {
+        let crc = crc32c::crc32c_append(crc32c::crc32c_append(crc, &[0; 4]), rows);
+        let whole = head.magic.get() == MAGIC
+            && head.version.get() == VERSION
+            && head.base.get() == base.value()
+            && crc == head.crc.get();
+        if !whole && !trust {
             return None;
         }
         let mut index = Index::new(interval_bytes);
@@ -163,12 +173,9 @@ impl Index {
             let max_before = Timestamp(row.max_before.get());
             index.entries.push(Entry { offset, pos: row.pos.get(), max_before });
         }
-        let size = head.size.get();
-        if size > 0 {
-            let offset = Offset::from_wire(head.max_offset.get() as i64)?;
-            index.max = Some((Timestamp(head.max_timestamp.get()), offset));
-        }
-        Some((index, size))
+        let last = index.entries.last()?;
+        index.max = Some(last.max_before);
+        (u64::from(last.pos) < size || trust).then_some(index)
     }
 }
 
@@ -198,28 +205,46 @@ mod tests {
     #[test]
     fn a_time_lookup_starts_before_the_first_batch_that_is_late_enough() {
         let index = filled();
-        assert_eq!(index.max_timestamp(), Some((Timestamp(5000), Offset::new(200))));
+        assert_eq!(index.max_timestamp(), Some(Timestamp(5000)));
+        let (pos, offset, before) = index.max_before(Offset::new(205)).unwrap();
+        assert_eq!((pos, offset), (20 * 60, Offset::new(200)));
+        assert_eq!(before, Timestamp(1019), "the twentieth batch itself is not before itself");
         let (pos, _) = index.for_time(Timestamp(4000)).unwrap();
         assert!(pos <= 20 * 60, "the only batch after 4000 is the twentieth");
         assert_eq!(index.for_time(Timestamp(0)), None);
     }
 
     #[test]
-    fn a_saved_index_comes_back_and_a_damaged_one_does_not() {
+    fn a_saved_index_comes_back_up_to_what_was_synced() {
         let index = filled();
         let base = Offset::ZERO;
-        let bytes = index.save(base, 3000);
-        let (mut again, covered) = Index::load(&bytes, base, 3500, 100).unwrap();
-        assert_eq!(covered, 3000);
-        again.since_entry = index.since_entry;
-        assert_eq!(again, index);
-        assert_eq!(Index::load(&bytes, base, 2999, 100), None, "more than there is");
-        assert_eq!(Index::load(&bytes, Offset::new(1), 3000, 100), None, "another segment");
+        for synced in [3000, 2000, 1201, 121] {
+            let bytes = index.save(base, synced).unwrap();
+            let mut again = Index::load(&bytes, base, synced, 100, false).unwrap();
+            let (pos, offset) = again.last().unwrap();
+            assert!(u64::from(pos) < synced && synced - u64::from(pos) < 160);
+            for i in offset.value() / 10..50 {
+                let at = if i == 20 { 5000 } else { 1000 + i as i64 };
+                again.on_batch(Offset::new(i * 10), i as u32 * 60, 60, Timestamp(at));
+            }
+            assert_eq!(again, index, "and goes on as if it had never been away");
+        }
+        assert_eq!(index.save(base, 120), None, "no entry so early");
+    }
+
+    #[test]
+    fn a_damaged_or_foreign_index_does_not_come_back() {
+        let index = filled();
+        let base = Offset::ZERO;
+        let bytes = index.save(base, 3000).unwrap();
+        let (last, _) = index.last().unwrap();
+        assert_eq!(Index::load(&bytes, base, last.into(), 100, false), None, "more than there is");
+        assert_eq!(Index::load(&bytes, Offset::new(1), 3000, 100, false), None, "another segment");
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x10;
-            assert_eq!(Index::load(&damaged, base, 3000, 100), None, "flipped byte {at}");
-            assert_eq!(Index::load(&bytes[..at], base, 3000, 100), None, "cut at {at}");
+            assert_eq!(Index::load(&damaged, base, 3000, 100, false), None, "flipped byte {at}");
+            assert_eq!(Index::load(&bytes[..at], base, 3000, 100, false), None, "cut at {at}");
         }
     }
 }

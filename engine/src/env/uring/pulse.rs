@@ -17,6 +17,7 @@ use nix::unistd::{Pid, gettid};
 pub struct Pulse {
     runnable: AtomicU64,
     polls: AtomicU64,
+    polling: AtomicBool,
     ended: AtomicBool,
     abort_on_panic: bool,
     thread: OnceLock<(Pthread, Pid)>,
@@ -35,6 +36,11 @@ impl Pulse {
     /// Polls of tasks since the start; wraps around.
     pub fn polls(&self) -> u64 {
         self.polls.load(Ordering::Relaxed)
+    }
+
+    /// Whether a task is being polled at this moment.
+    pub fn polling(&self) -> bool {
+        self.polling.load(Ordering::Relaxed)
     }
 
     /// Whether the shard's body has returned, after which nothing runs there.
@@ -141,7 +147,9 @@ impl<F: Future> Future for Tracked<F> {
         let this = &mut *self;
         let waker = this.begin(cx.waker()).clone();
         let fail_stop = this.pulse.abort_on_panic.then_some(AbortOnPanic);
+        this.pulse.polling.store(true, Ordering::Relaxed);
         let outcome = this.task.as_mut().poll(&mut Context::from_waker(&waker));
+        this.pulse.polling.store(false, Ordering::Relaxed);
         drop(fail_stop);
         outcome
     }

@@ -15,10 +15,6 @@ use super::pulse::{Pulse, Tracked};
 use super::random::Random;
 use super::{UringEnv, os_error};
 
-/// Never reached in practice: an expired preempt timer is what sends a shard to sleep with work to
-/// do (see the parent module), so tasks give turns instead.
-const PREEMPT_TIMER: Duration = Duration::from_secs(10);
-
 /// Bytes that glommio registers with each of a shard's three rings, for reads. Three times this
 /// per shard counts against the memlock limit, 8 MiB by default; where that is used up glommio
 /// goes on without registering.
@@ -38,11 +34,20 @@ pub struct ShardOptions {
     pub spin_before_park: Duration,
     /// Whether a panic in any task ends the process. Only tests turn it off.
     pub abort_on_panic: bool,
+    /// How long tasks may run before the executor wants the core back: 10 s, which is never
+    /// reached, because its expiry is what sends a shard to sleep with work to do (see the parent
+    /// module). Only a test that provokes just that shortens it.
+    pub preempt_timer: Duration,
 }
 
 impl Default for ShardOptions {
     fn default() -> Self {
-        ShardOptions { pin: false, spin_before_park: Duration::ZERO, abort_on_panic: true }
+        ShardOptions {
+            pin: false,
+            spin_before_park: Duration::ZERO,
+            abort_on_panic: true,
+            preempt_timer: Duration::from_secs(10),
+        }
     }
 }
 
@@ -166,7 +171,7 @@ fn make(options: &ShardOptions, shard: usize) -> Result<(LocalExecutor, Random),
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .name("shard")
         .io_memory(IO_MEMORY_BYTES)
-        .preempt_timer(PREEMPT_TIMER)
+        .preempt_timer(options.preempt_timer)
         .spin_before_park(options.spin_before_park)
         .blocking_thread_pool_placement(PoolPlacement::Unbound(BLOCKING_THREADS))
         .make()

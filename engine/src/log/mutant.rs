@@ -1,0 +1,51 @@
+//! Bugs on purpose. The crash test proves that it can see: each of these, switched on in
+//! [`super::Bounds::mutant`], must make it fail within a thousand seeds (`scripts/mutants`). They
+//! live here and not in a patch so that the proof runs with every test run, on the code as it is.
+//! None is looked at per batch; a broker has no way to set one.
+
+/// One bug that storage engines have really had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mutant {
+    /// Nothing is ever flushed, and success is reported.
+    SkipSync,
+    /// Writes are reported before the device has them.
+    AnswerEarly,
+    /// A failed flush counts as a successful one.
+    IgnoreFailedSync,
+    /// Directories are never synced, so that new segments may vanish.
+    ForgetDirSync,
+    /// A new segment is begun without cutting and syncing the one before.
+    RollUnfinished,
+    /// A checkpoint speaks of data that is not synced yet.
+    CheckpointEarly,
+    /// Segments are removed before the new start of the log is durable.
+    RemoveEarly,
+    /// Whatever cannot be read ends the log: damage in the middle is cut like a torn tail.
+    CutDamage,
+    /// What lies behind a cut stays in the file.
+    KeepCutBytes,
+    /// What lies behind a given-up write stays in the file.
+    KeepGivenUp,
+    /// A saved index is taken as it is, and its entries are not compared with the segment.
+    TrustIndex,
+    /// Producers are not read back when a log is opened: retries are appended twice.
+    ForgetProducers,
+}
+
+impl Mutant {
+    /// All of them.
+    pub const ALL: [Mutant; 12] = [
+        Mutant::SkipSync,
+        Mutant::AnswerEarly,
+        Mutant::IgnoreFailedSync,
+        Mutant::ForgetDirSync,
+        Mutant::RollUnfinished,
+        Mutant::CheckpointEarly,
+        Mutant::RemoveEarly,
+        Mutant::CutDamage,
+        Mutant::KeepCutBytes,
+        Mutant::KeepGivenUp,
+        Mutant::TrustIndex,
+        Mutant::ForgetProducers,
+    ];
+}

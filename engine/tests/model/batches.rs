@@ -1,0 +1,97 @@
+//! Batches for tests of the log, and what the log should make of them.
+
+use engine::batch::{Batch, Producer, Sequence, Stamp};
+use engine::batch::{BatchBuilder, NewRecord};
+use engine::batch::{Checked, check_trusted};
+use engine::env::sim::Random;
+use engine::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
+use engine::time::Timestamp;
+
+/// A batch as a client sends it.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    pub bytes: Vec<u8>,
+    pub records: u32,
+    /// Time of each record.
+    pub times: Vec<i64>,
+    pub producer: Option<(i64, i32)>,
+}
+
+/// What a batch is to be like.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    pub records: u32,
+    /// Bytes of values, together.
+    pub bytes: usize,
+    /// Values are zeros instead of noise.
+    pub zeros: bool,
+    /// Id and first sequence.
+    pub producer: Option<(i64, i32)>,
+    /// Times lie in a span of so many ms behind this.
+    pub time: i64,
+}
+
+impl Sent {
+    pub fn new(shape: Shape, random: &Random) -> Sent {
+        let mut builder = BatchBuilder::new(u32::MAX);
+        if let Some((id, sequence)) = shape.producer {
+            builder = builder.producer(Producer {
+                id: ProducerId(id),
+                epoch: ProducerEpoch(0),
+                base_sequence: Sequence::from_wire(sequence),
+            });
+        }
+        let mut times = Vec::new();
+        let each = shape.bytes / shape.records as usize;
+        for _ in 0..shape.records {
+            let mut value = vec![0; each];
+            if !shape.zeros {
+                for chunk in value.chunks_mut(8) {
+                    // No byte is zero, so that noise never looks like a lost sector.
+                    let noise = (random.next() | 0x0101_0101_0101_0101).to_le_bytes();
+                    chunk.copy_from_slice(&noise[..chunk.len()]);
+                }
+            }
+            let timestamp = Timestamp(shape.time + random.below(20) as i64);
+            times.push(timestamp.0);
+            let record = NewRecord { timestamp, value: Some(&value), ..NewRecord::default() };
+            builder.push(&record).expect("no maximum");
+        }
+        let bytes = builder.build().expect("uncompressed");
+        Sent { bytes, records: shape.records, times, producer: shape.producer }
+    }
+
+    pub fn checked(&self) -> Checked<'_> {
+        check_trusted(&self.bytes).expect("well made")
+    }
+
+    /// What the log should have stored.
+    pub fn stored(&self, base: Offset, epoch: LeaderEpoch) -> Stored {
+        let checked = self.checked();
+        let mut bytes = vec![0; self.bytes.len()];
+        checked.copy_stamped(&mut bytes, Stamp { base_offset: base, leader_epoch: epoch });
+        let base = base.value();
+        Stored { base, end: base + u64::from(self.records), epoch, bytes, sent: self.clone() }
+    }
+}
+
+/// A batch that was appended.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub base: u64,
+    pub end: u64,
+    pub epoch: LeaderEpoch,
+    pub bytes: Vec<u8>,
+    pub sent: Sent,
+}
+
+/// Splits what was read into batches: base offset, exclusive end, bytes.
+pub fn split(bytes: &[u8]) -> Vec<(u64, u64, &[u8])> {
+    engine::batch::batches(bytes)
+        .map(|batch: Result<Batch<'_>, _>| {
+            let batch = batch.expect("only whole batches are read");
+            assert!(batch.verify_crc(), "only true batches are read");
+            (batch.base_offset().value(), batch.next_offset().value(), batch.bytes())
+        })
+        .collect()
+}
