@@ -1,5 +1,5 @@
 //! The seams: everything that the storage half can learn from outside enters through these three
-//! traits. [`uring`] implements them on glommio, [`sim`] deterministically on a seed; both are
+//! traits. [`uring`] implements them on io_uring, [`sim`] deterministically on a seed; both are
 //! always compiled, and one contract suite (`tests/contract.rs`) runs against both.
 //!
 //! Static dispatch, `impl Future` in traits, futures are `!Send`. One type parameter, on shells
@@ -72,7 +72,7 @@ pub trait File: 'static {
     fn allocate(&self, pos: u64, len: u64) -> impl Future<Output = io::Result<()>>;
 }
 
-/// Which queue of its shard a task is scheduled in (glommio: a task queue with shares).
+/// Which queue of its shard a task is scheduled in (on io_uring: with a share of its core).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Queue {
     /// Connections and everything a client waits for.

@@ -1,5 +1,5 @@
 //! The seams of the network half: streams, listeners, and the lanes between the shards of a
-//! process. [`uring`] implements them on glommio; [`sim`] implements them on a seed. One
+//! process. [`uring`] implements them on io_uring; [`sim`] implements them on a seed. One
 //! suite (`tests/streams.rs`) runs against both.
 //!
 //! Addresses are numbers here: a name is resolved before it comes near a shard, because resolving

@@ -37,7 +37,7 @@ const POLL_COST_MAX: u64 = 2_000;
 const STALL_MAX: u64 = 10_000_000;
 /// A stall happens before one poll in so many.
 const STALL_ONE_IN: u64 = 32;
-/// A spawned task is polled at once, on its parent's stack (as glommio does), one time in so many.
+/// A spawned task is polled at once, on its parent's stack (as a real one may), one time in so many.
 const INLINE_ONE_IN: u64 = 4;
 /// Spawns that are polled at once may nest so deep.
 const INLINE_DEPTH_MAX: u32 = 16;
