@@ -19,7 +19,7 @@ use crate::wire::list_config_resources::{
     ConfigResource, ListConfigResourcesRequest, ListConfigResourcesResponse,
 };
 use crate::wire::metadata::OPERATIONS_UNKNOWN;
-use crate::wire::{Array, DecodeError, Encoded, ErrorCode, Reader};
+use crate::wire::{Array, DecodeError, DecodeErrorKind, Encoded, ErrorCode, Reader};
 
 /// Answers DescribeCluster.
 pub fn describe_cluster<E: NetEnv>(
@@ -75,6 +75,10 @@ fn of_endpoint_type(endpoint_type: i8) -> Option<(ErrorCode, String)> {
     }
 }
 
+/// Most coordinators that one request may ask for; who asks for more loses the connection. A key
+/// may be a single byte, and an answer is some hundred.
+const COORDINATOR_KEYS_MAX: usize = 100_000;
+
 /// Answers FindCoordinator. Groups are coordinated by the broker that is asked, as long as it is
 /// alone; transactions and share groups are not built.
 pub fn find_coordinator<E: NetEnv>(
@@ -83,6 +87,9 @@ pub fn find_coordinator<E: NetEnv>(
     mut body: Reader<'_>,
 ) -> Result<Encoded, DecodeError> {
     let request = FindCoordinatorRequest::decode(&mut body, header.version)?;
+    if request.coordinator_keys.len() > COORDINATOR_KEYS_MAX {
+        return Err(body.error(DecodeErrorKind::CountTooLarge));
+    }
     let image = shard.image();
     let me = image.broker(shard.options().me);
     let endpoint = me.and_then(|me| admin::endpoint(me, header.listener));

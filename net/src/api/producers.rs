@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 
 use coordinator::controller::{ProducerIdBlock, Reply, Request, check_topic_name};
 use engine::env::Queue;
@@ -32,6 +33,10 @@ use crate::wire::{DecodeError, Encoded, ErrorCode, Reader};
 /// How often one request waits for a new block of ids before it is told to come again: others may
 /// take all of a block first.
 const BLOCKS_AWAITED_MAX: usize = 3;
+
+/// About how many producers one DescribeProducers tells at most: the partition with which the limit
+/// is reached is told whole, those behind it are refused.
+const PRODUCERS_TOLD_MAX: usize = 100_000;
 
 /// The producer ids that a shard may give out.
 #[derive(Default)]
@@ -121,7 +126,7 @@ pub async fn init_producer_id<E: NetEnv>(
     Ok(header.encode(&response))
 }
 
-/// Answers DescribeProducers.
+/// Answers DescribeProducers (Kafka's `KafkaApis.handleDescribeProducersRequest`).
 pub async fn describe_producers<E: NetEnv>(
     shard: &Shard<E>,
     header: Header<'_>,
@@ -129,56 +134,62 @@ pub async fn describe_producers<E: NetEnv>(
 ) -> Result<Encoded, DecodeError> {
     let request = DescribeProducersRequest::decode(&mut body, header.version)?;
     let image = shard.image();
-    let asks = request.topics.iter().flat_map(|topic| {
-        let find = |index| admin::led(shard, &image, topic.name, index);
-        let each = topic.partition_indexes.iter().map(|index| find(index).map(Ask::Producers));
-        each.collect::<Vec<_>>()
-    });
-    let mut told = admin::survey(shard, asks.collect()).await.into_iter();
-    let topics = request.topics.iter().map(|topic| ResponseTopic {
-        name: Cow::Borrowed(topic.name),
-        partitions: topic
-            .partition_indexes
-            .iter()
-            .map(|index| {
-                let found = match told.next().expect("as many as were asked") {
-                    Ok(Told::Producers(found)) => found,
-                    Ok(_) => unreachable!("what is told is of its question's kind"),
-                    Err(error) => Err(error),
-                };
-                described(topic.name, index, found)
-            })
-            .collect(),
-    });
-    let topics = topics.collect();
+    let mut left = PRODUCERS_TOLD_MAX;
+    let mut seen = BTreeSet::new();
+    let mut topics = Vec::with_capacity(request.topics.len());
+    for topic in request.topics.iter() {
+        let mut partitions = Vec::with_capacity(topic.partition_indexes.len());
+        for index in topic.partition_indexes.iter() {
+            let known = check_topic_name(topic.name)
+                .map_err(|refusal| (errors::of_refusal(refusal.why), refusal.message));
+            let found = known.and_then(|()| {
+                let id = admin::led(shard, &image, topic.name, index).map_err(unavailable)?;
+                if left == 0 || !seen.insert(id) {
+                    let message = "Ask for fewer partitions, and for each of them once.";
+                    return Err((ErrorCode::InvalidRequest, message.to_owned()));
+                }
+                Ok(id)
+            });
+            let told = match found {
+                Ok(id) => shard.ask(vec![Ask::Producers(id)]).await.pop(),
+                Err(refused) => {
+                    partitions.push(described(index, Err(refused)));
+                    continue;
+                }
+            };
+            let Some(Told::Producers(producers)) = told else {
+                unreachable!("what is told is of its question's kind")
+            };
+            left = left.saturating_sub(producers.as_ref().map_or(0, Vec::len));
+            partitions.push(described(index, producers.map_err(unavailable)));
+        }
+        let name = Cow::Borrowed(topic.name);
+        topics.push(ResponseTopic { name, partitions: partitions.into() });
+    }
+    let topics = topics.into();
     Ok(header.encode(&DescribeProducersResponse { topics, ..Default::default() }))
 }
 
+/// Why a partition is not described.
+type Refused = (ErrorCode, String);
+
+fn unavailable(error: Unavailable) -> Refused {
+    (errors::of_unavailable(&error), error.to_string())
+}
+
 fn described(
-    topic: &str,
     partition_index: i32,
-    found: Result<Vec<ActiveProducer>, Unavailable>,
+    found: Result<Vec<ActiveProducer>, Refused>,
 ) -> ResponsePartition<'static> {
-    if let Err(refusal) = check_topic_name(topic) {
-        return ResponsePartition {
-            partition_index,
-            error_code: errors::of_refusal(refusal.why),
-            error_message: Some(Cow::Owned(refusal.message)),
-            ..Default::default()
-        };
-    }
+    let of = ResponsePartition { partition_index, ..Default::default() };
     match found {
-        Ok(producers) => ResponsePartition {
-            partition_index,
-            active_producers: producers.iter().map(producer).collect(),
-            ..Default::default()
-        },
-        Err(error) => ResponsePartition {
-            partition_index,
-            error_code: errors::of_unavailable(&error),
-            error_message: Some(Cow::Owned(error.to_string())),
-            ..Default::default()
-        },
+        Ok(producers) => {
+            let active_producers = producers.iter().map(producer).collect();
+            ResponsePartition { active_producers, ..of }
+        }
+        Err((error_code, message)) => {
+            ResponsePartition { error_code, error_message: Some(Cow::Owned(message)), ..of }
+        }
     }
 }
 
