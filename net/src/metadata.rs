@@ -78,7 +78,7 @@ async fn register<E: NetEnv>(shard: &Shard<E>, metadata: &Metadata<E>) -> Result
         id: broker.node_id,
         endpoints: broker.advertised.clone(),
         rack: broker.rack.clone(),
-        cluster: None,
+        cluster: Some(shard.options().cluster.clone()),
     };
     match decide(shard, metadata, Request::RegisterBroker(registration)).await {
         Some(Reply::Registered(Ok(_))) => Ok(()),

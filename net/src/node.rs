@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +57,7 @@ pub async fn run_shard<E: NetEnv>(
     options: Arc<Options>,
     ends: ShardEnds<E>,
     doors: Vec<(String, E::Door)>,
-    ready: impl FnOnce(&[SocketAddr]),
+    ready: impl FnOnce(),
     stop: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
     let shared = Shared {
@@ -75,15 +74,13 @@ pub async fn run_shard<E: NetEnv>(
             None
         }
     };
-    let mut addresses = Vec::new();
     for (name, door) in doors {
         let listener = env.listen(door).await.map_err(NodeError::Listen)?;
-        addresses.push(listener.local());
         env.spawn(Queue::Request, accept_all(shard.clone(), listener, name.as_str().into()));
     }
     env.spawn(Queue::Background, open_own(shard.clone()));
     env.spawn(Queue::Background, tend(shard.clone()));
-    ready(&addresses);
+    ready();
     let failed = async { Some(shard.0.shared.disk.failure().await) };
     let failed = future::or(failed, async {
         stop.await;

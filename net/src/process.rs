@@ -4,20 +4,36 @@ use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
 
-use nix::sys::signal::{SigSet, Signal};
+use coordinator::cluster::ClusterId;
+use nix::sys::statvfs::statvfs;
 
-use crate::config::Resolved;
-use crate::env::uring::{Door, ShardOptions, UringEnv, bind, start_shards};
-use crate::env::{LANE_LEN_MAX, LaneReceive, LaneSend, NetEnv, mesh};
-use crate::mesh::Ends;
+use crate::checks::{self, DataLock, Identity, Note, check_identity};
+use crate::config::{BrokerConfig, Resolved};
+use crate::env::uring::{Door, ShardOptions, Shards, UringEnv, bind, start_shards};
+use crate::env::{LANE_LEN_MAX, LaneEnds, LaneReceive, LaneSend, NetEnv, mesh};
+use crate::mesh::{Ends, Numbered};
 use crate::node::{self, NodeError};
-use crate::shard::Options;
+use crate::shard::{Answer, Call, Options};
+use crate::stop::StopSignals;
+use crate::watchdog::Watchdog;
 
 /// What a shard tells the main thread.
 enum News {
-    Ready(Vec<SocketAddr>),
+    /// It serves; what its first look at the data directory found.
+    Ready(Option<Note>),
     Ended(usize, Result<(), NodeError>),
+    /// The first signal to stop came.
+    Stop,
+}
+
+/// What a shard is given before it exists.
+struct Seat {
+    ends: Ends<UringEnv, Call, Answer>,
+    doors: Vec<(String, Door)>,
+    stop: <UringEnv as NetEnv>::LaneRx<()>,
+    news: mpsc::Sender<News>,
 }
 
 /// Runs a broker until it is told to stop. The exit code says whether it ended in good order.
@@ -28,122 +44,209 @@ pub fn run(resolved: Resolved) -> ExitCode {
     match serve(resolved) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            tracing::error!("{why}");
             eprintln!("ringbolt: {why}");
             ExitCode::FAILURE
         }
     }
 }
 
-fn serve(resolved: Resolved) -> Result<(), String> {
-    let config = &resolved.config;
-    let signals = stop_signals()?;
+type Stopped = Box<dyn std::error::Error>;
+
+fn serve(mut resolved: Resolved) -> Result<(), Stopped> {
+    let began = Instant::now();
+    let signals = StopSignals::block()?;
+    let config = &mut resolved.config;
     let shards = config.shards.map_or_else(
         || std::thread::available_parallelism().map_or(1, |count| count.get()),
         |count| count.get(),
     );
-    let mut doors: Vec<Vec<(String, Door)>> = (0..shards).map(|_| Vec::new()).collect();
+    let notes = checks::machine(shards)?;
+    let lock = DataLock::take(&config.data_dir)?;
+    let fresh = || ClusterId::random(random_words()).to_string();
+    let identity = check_identity(&lock, &config.data_dir, None, config.node_id, fresh)?;
+    let (doors, addresses) = bind_all(config, shards)?;
+    let (news_tx, news) = mpsc::channel();
+    let (seats, stops) = seats(doors, &news_tx);
+    let banner = Banner::new(config, &identity, addresses, shards, notes);
+    let options = Arc::new(Options::new(resolved, ClusterId::new(&identity.cluster), shards));
+    let body = move |env: UringEnv, seat: Seat| run_shard(env, seat, options.clone());
+    let shard_options = ShardOptions { pin: true, ..ShardOptions::default() };
+    let running = start_shards(&shard_options, seats, body)?;
+    let outcome = watch(
+        &running,
+        &news,
+        || {
+            banner.print(began.elapsed());
+            wait_for_signal(signals, news_tx)
+        },
+        stops,
+    );
+    if outcome.is_ok() {
+        running.join();
+        tracing::info!("stopped in good order");
+    }
+    // A shard that failed takes the process with it: never half alive.
+    outcome
+}
+
+/// For each shard, its door of each listener.
+type Doors = Vec<Vec<(String, Door)>>;
+
+/// Binds every listener, once for each shard; where a port was left to the system, notes which.
+fn bind_all(config: &mut BrokerConfig, shards: usize) -> Result<(Doors, Vec<SocketAddr>), Stopped> {
+    let mut doors: Doors = (0..shards).map(|_| Vec::new()).collect();
+    let mut addresses = Vec::new();
     for listener in &config.listeners {
         let address = resolve(&listener.host, listener.port)?;
-        let bound = bind(address, shards).map_err(|error| format!("{address}: {error}"))?;
+        let bound = bind(address, shards).map_err(|error| checks::port(address, error))?;
+        let local = bound.first().map_or(address, Door::local);
+        for advertised in &mut config.advertised {
+            if advertised.listener == listener.name && advertised.port == 0 {
+                advertised.port = local.port();
+            }
+        }
+        addresses.push(local);
         for (doors, door) in doors.iter_mut().zip(bound) {
             doors.push((listener.name.clone(), door));
         }
     }
-    let options = Arc::new(Options::new(resolved, shards));
-    let calls = mesh::<UringEnv, _>(shards, LANE_LEN_MAX);
-    let answers = mesh::<UringEnv, _>(shards, LANE_LEN_MAX);
-    let (news_tx, news) = mpsc::channel();
-    let mut stops = Vec::new();
-    let seats: Vec<_> = calls
-        .into_iter()
-        .zip(answers)
-        .zip(doors)
-        .map(|((calls, answers), doors)| {
-            let (stop_tx, stop) = UringEnv::lane::<()>(1);
-            stops.push(stop_tx);
-            (Ends { calls, answers }, doors, stop, news_tx.clone())
-        })
-        .collect();
-    let shard_options = ShardOptions { pin: true, ..ShardOptions::default() };
-    let body = move |env: UringEnv, (ends, doors, stop, news): (_, _, _, mpsc::Sender<News>)| {
-        let options = options.clone();
-        async move {
-            let at = (env.shard(), env.shards());
-            let ready = |addresses: &[SocketAddr]| {
-                let _ = news.send(News::Ready(addresses.to_vec()));
-            };
-            let stop = async move {
-                let stop: <UringEnv as NetEnv>::LaneRx<()> = stop;
-                stop.recv().await;
-            };
-            let ended = node::run_shard(env, at, options, ends, doors, ready, stop).await;
-            let _ = news.send(News::Ended(at.0, ended));
-        }
+    Ok((doors, addresses))
+}
+
+fn seats(
+    doors: Doors,
+    news: &mpsc::Sender<News>,
+) -> (Vec<Seat>, Vec<<UringEnv as NetEnv>::LaneTx<()>>) {
+    let shards = doors.len();
+    let calls: Vec<LaneEnds<UringEnv, Numbered<Call>>> = mesh(shards, LANE_LEN_MAX);
+    let answers: Vec<LaneEnds<UringEnv, Numbered<Answer>>> = mesh(shards, LANE_LEN_MAX);
+    let mut stops = Vec::with_capacity(shards);
+    let seats = calls.into_iter().zip(answers).zip(doors).map(|((calls, answers), doors)| {
+        let (stop_tx, stop) = UringEnv::lane::<()>(1);
+        stops.push(stop_tx);
+        Seat { ends: Ends { calls, answers }, doors, stop, news: news.clone() }
+    });
+    (seats.collect(), stops)
+}
+
+async fn run_shard(env: UringEnv, seat: Seat, options: Arc<Options>) {
+    let Seat { ends, doors, stop, news } = seat;
+    let (index, count) = (env.shard(), env.shards());
+    let note = match index {
+        0 => checks::direct_io(&env, &options.data).await.unwrap_or_default(),
+        _ => None,
     };
-    let running = start_shards(&shard_options, seats, body).map_err(|error| error.to_string())?;
-    let mut ended = wait_for_ready(&news, shards)?;
-    let waiter = std::thread::Builder::new().name("signals".into());
-    let stop_all = move || {
-        for stop in &stops {
-            let _ = stop.try_send(());
-        }
+    let ready = || {
+        let _ = news.send(News::Ready(note));
     };
-    waiter
-        .spawn(move || {
-            let signal = signals.wait();
-            tracing::info!(?signal, "stopping");
-            stop_all();
-            let _ = signals.wait();
-            tracing::warn!("a second signal: ending at once");
-            std::process::exit(130);
-        })
-        .map_err(|error| format!("no thread for signals: {error}"))?;
-    let mut outcome = Ok(());
-    while ended < shards {
-        let Ok(news) = news.recv() else { break };
-        if let News::Ended(shard, result) = news {
-            ended += 1;
-            if let Err(error) = result {
-                // A shard that failed takes the process with it: never half alive.
-                outcome = Err(format!("shard {shard}: {error}"));
-                break;
+    let stop = async move {
+        stop.recv().await;
+    };
+    let ended = node::run_shard(env, (index, count), options, ends, doors, ready, stop).await;
+    let _ = news.send(News::Ended(index, ended));
+}
+
+/// Follows the shards from ready to ended. `ready` is called when all of them serve.
+fn watch(
+    running: &Shards<()>,
+    news: &mpsc::Receiver<News>,
+    ready: impl FnOnce() -> std::io::Result<()>,
+    stops: Vec<<UringEnv as NetEnv>::LaneTx<()>>,
+) -> Result<(), Stopped> {
+    let _watchdog = Watchdog::start(running)?;
+    let mut ready = Some(ready);
+    let (mut serving, mut ended) = (0, 0);
+    while ended < stops.len() {
+        match news.recv()? {
+            News::Ready(note) => {
+                if let Some(note) = note {
+                    tracing::warn!("{note}");
+                }
+                serving += 1;
+                if serving == stops.len()
+                    && let Some(ready) = ready.take()
+                {
+                    ready()?;
+                }
             }
+            News::Stop => stops.iter().for_each(|stop| drop(stop.try_send(()))),
+            News::Ended(_, Ok(())) => ended += 1,
+            News::Ended(shard, Err(error)) => return Err(format!("shard {shard}: {error}").into()),
         }
     }
-    if outcome.is_ok() {
-        running.join();
-    }
-    outcome
+    Ok(())
 }
 
-fn wait_for_ready(news: &mpsc::Receiver<News>, shards: usize) -> Result<usize, String> {
-    let mut addresses = Vec::new();
-    for _ in 0..shards {
-        match news.recv() {
-            Ok(News::Ready(bound)) => addresses = bound,
-            Ok(News::Ended(shard, Err(error))) => return Err(format!("shard {shard}: {error}")),
-            Ok(News::Ended(..)) | Err(_) => return Err("a shard ended before it was ready".into()),
+fn wait_for_signal(signals: StopSignals, news: mpsc::Sender<News>) -> std::io::Result<()> {
+    let waiting = move || {
+        match signals.wait() {
+            Ok(signal) => tracing::info!(%signal, "stopping"),
+            Err(error) => tracing::error!(%error, "signals cannot be waited for; stopping"),
         }
+        let _ = news.send(News::Stop);
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(waiting).map(drop)
+}
+
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, Stopped> {
+    let host = if host.is_empty() { "0.0.0.0" } else { host };
+    let found = (host, port).to_socket_addrs();
+    let mut found = found.map_err(|error| format!("the listener's host {host}: {error}"))?;
+    found.next().ok_or_else(|| format!("the listener's host {host} has no address").into())
+}
+
+/// Two words that no other process has drawn: hashes keyed by the system's randomness.
+fn random_words() -> [u64; 2] {
+    use std::hash::{BuildHasher, RandomState};
+    [RandomState::new().hash_one(0), RandomState::new().hash_one(1)]
+}
+
+/// What is printed when the broker serves.
+struct Banner {
+    lines: Vec<String>,
+    addresses: Vec<SocketAddr>,
+    shards: usize,
+}
+
+impl Banner {
+    fn new(
+        config: &BrokerConfig,
+        identity: &Identity,
+        addresses: Vec<SocketAddr>,
+        shards: usize,
+        notes: Vec<Note>,
+    ) -> Banner {
+        let dir = config.data_dir.canonicalize().unwrap_or_else(|_| config.data_dir.clone());
+        let free = statvfs(&dir).map_or(0, |fs| fs.blocks_available() * fs.fragment_size());
+        let synced = match config.log.text("flush.messages").as_deref() {
+            None | Some("1") => "all: power loss (synced)",
+            Some(_) => "all: a kill of the process (flush.messages is raised: power loss may cost)",
+        };
+        let mut lines = vec![
+            format!("cluster {}, node {}", identity.cluster, identity.node),
+            format!("data in {}, {:.1} GiB free", dir.display(), free as f64 / f64::from(1 << 30)),
+            format!("acks survive · 0: nothing · 1: a kill of the process (written) · {synced}"),
+        ];
+        lines.extend(notes.iter().map(|note| format!("note: {note}")));
+        Banner { lines, addresses, shards }
     }
-    let addresses: Vec<_> = addresses.iter().map(SocketAddr::to_string).collect();
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "ringbolt is ready on {} with {shards} shards", addresses.join(", "));
-    let _ = out.flush();
-    Ok(0)
-}
 
-fn resolve(host: &str, port: u16) -> Result<SocketAddr, String> {
-    let found = (host, port).to_socket_addrs().map_err(|error| format!("{host}: {error}"))?;
-    found.into_iter().next().ok_or_else(|| format!("{host} has no address"))
-}
-
-/// SIGTERM and SIGINT wait for the one thread that asks for them; every thread made later inherits
-/// that.
-fn stop_signals() -> Result<SigSet, String> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGTERM);
-    signals.add(Signal::SIGINT);
-    signals.thread_block().map_err(|error| format!("signals cannot be blocked: {error}"))?;
-    Ok(signals)
+    fn print(&self, took: Duration) {
+        let addresses: Vec<_> = self.addresses.iter().map(SocketAddr::to_string).collect();
+        let mut out = std::io::stdout().lock();
+        // Nobody may be listening; that is no reason not to serve.
+        let _ = writeln!(
+            out,
+            "ringbolt {} is ready on {} with {} shard{} after {} ms",
+            env!("CARGO_PKG_VERSION"),
+            addresses.join(", "),
+            self.shards,
+            if self.shards == 1 { "" } else { "s" },
+            took.as_millis(),
+        );
+        for line in &self.lines {
+            let _ = writeln!(out, "  {line}");
+        }
+        let _ = out.flush();
+    }
 }

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coordinator::cluster::Topic;
+use coordinator::cluster::{ClusterId, Topic};
 use coordinator::controller::{Reply, Request};
 use coordinator::image::Image;
 use coordinator::image::delta::Delta;
@@ -55,6 +55,8 @@ pub struct Options {
     pub unwritten_bytes_max: usize,
     /// How often the logs are looked after.
     pub tend_every: Duration,
+    /// The cluster that the data directory belongs to.
+    pub cluster: ClusterId,
     /// All of what the operator chose.
     pub broker: BrokerConfig,
     /// The same with names and sources, as DescribeConfigs shows it.
@@ -63,7 +65,7 @@ pub struct Options {
 
 impl Options {
     /// What follows from the settings for each of `shards`.
-    pub fn new(resolved: Resolved, shards: usize) -> Options {
+    pub fn new(resolved: Resolved, cluster: ClusterId, shards: usize) -> Options {
         let settings = resolved.shown().collect();
         let broker = resolved.config;
         Options {
@@ -76,6 +78,7 @@ impl Options {
             fetch_sessions_max: broker.fetch_sessions_max.div_ceil(shards),
             unwritten_bytes_max: UNWRITTEN_BYTES_MAX,
             tend_every: Duration::from_millis(broker.engine.checkpoint_ms),
+            cluster,
             broker,
             settings,
         }
