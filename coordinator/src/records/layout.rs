@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use engine::ids::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionIndex, ProducerId, TopicId};
+use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
+use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -154,11 +156,8 @@ pub(super) fn archive(record: &Record) -> (u8, u16, AlignedVec) {
 }
 
 /// How rkyv writes these structs: into memory, with an arena for what it must remember.
-pub(super) type Writer<'a> = rkyv::api::high::HighSerializer<
-    AlignedVec,
-    rkyv::ser::allocator::ArenaHandle<'a>,
-    rancor::Error,
->;
+pub(super) type Writer<'a> =
+    HighSerializer<AlignedVec, rkyv::ser::allocator::ArenaHandle<'a>, rancor::Error>;
 
 fn written<L>(layout: &L) -> (u8, u16, AlignedVec)
 where
@@ -177,8 +176,8 @@ pub(super) fn write<L: for<'a> Serialize<Writer<'a>>>(layout: &L) -> AlignedVec 
 pub(super) fn read<L>(archive: &[u8]) -> Result<L, String>
 where
     L: Archive,
-    L::Archived: for<'a> rkyv::bytecheck::CheckBytes<rkyv::api::high::HighValidator<'a, rancor::Error>>
-        + Deserialize<L, rkyv::api::high::HighDeserializer<rancor::Error>>,
+    L::Archived: for<'a> CheckBytes<HighValidator<'a, rancor::Error>>
+        + Deserialize<L, HighDeserializer<rancor::Error>>,
 {
     let mut aligned: AlignedVec = AlignedVec::with_capacity(archive.len());
     aligned.extend_from_slice(archive);
