@@ -1,6 +1,30 @@
 //! # engine: one log on one disk
 //!
-//! Interim chapter; it grows with the rooms.
+//! A partition log on one device. What this crate promises: offsets are contiguous; what
+//! [`log::Log::append`] returned can be read in that order; after a crash the log is a prefix of
+//! what was appended, at least up to the last completed sync (power) or write (process). What it
+//! must not know: topics' names, leaders, clients, sockets.
+//!
+//! ## Map
+//!
+//! * [`log`]: the log. Its tail in memory, its writer (one write in flight is the group commit),
+//!   reading, recovery, retention. Start here; the drawing of the offsets is in it.
+//! * [`batch`]: Kafka's record batch v2, the only record format, as a checked view over bytes.
+//!   Bytes on the wire are bytes on disk.
+//! * [`segment`]: one file of a log and its index, which is rebuilt and never trusted.
+//! * [`producers`]: idempotence. [`epochs`]: which leader wrote which part.
+//!   [`checkpoint`]: tiny facts that survive, in two slots.
+//! * [`cache`]: the memory of a shard's tails, as a budget.
+//! * [`config`]: settings with Kafka's names, from one table.
+//! * [`env`](mod@env): the seams. Everything that can be learnt from outside (clock, disk, chance)
+//!   comes through them; [`env::uring`] is the real one, [`env::sim`] the one on a seed, in which
+//!   disks lose what was not synced.
+//! * [`ids`], [`time`], [`wait`]: the vocabulary.
+//!
+//! ## Absent on purpose
+//!
+//! A second record format, a second offset space, a retry of a failed sync, a `sim` feature (the
+//! simulator is an ordinary second environment), `unsafe` outside of the environments.
 
 pub mod batch;
 pub mod cache;
