@@ -1,8 +1,8 @@
 //! A shard under an endless hog on a contended core goes on: its timers fire, its disk answers,
 //! other threads can wake its tasks, for as long as it runs.
 //!
-//! This is the trap described in `engine::env::uring`: glommio can park a thread whose tasks are
-//! runnable. It runs 20 s, or as many as `SHARD_NEVER_SLEEPS_SECONDS` says.
+//! This is the trap described in `engine::env::uring`: the executor can park a thread whose tasks
+//! are runnable. It runs 20 s, or as many as `SHARD_NEVER_SLEEPS_SECONDS` says.
 
 use std::path::PathBuf;
 use std::rc::Rc;

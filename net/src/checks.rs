@@ -22,7 +22,7 @@ pub use data_dir::{DataLock, Identity, check_identity};
 /// The oldest kernel with every io_uring operation that the shards use.
 const KERNEL_MIN: (u32, u32) = (5, 8);
 
-/// What glommio insists on before it makes a ring.
+/// What the executor insists on before it makes a ring.
 const MEMLOCK_MIN_BYTES: u64 = 512 << 10;
 
 /// What one shard registers with its three rings, if it may.
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn limits_are_judged_per_shard() {
-        // glommio looks at the limit whether it applies or not.
+        // The executor looks at the limit whether it applies or not.
         assert!(matches!(memlock(64 << 10, 1, true), Err(Failed::Memlock { limit_kib: 64 })));
         assert_eq!(memlock(RLIM_INFINITY, 1_000, false).unwrap(), None);
         assert_eq!(memlock(8 << 20, 16, true).unwrap(), None);

@@ -1,7 +1,7 @@
 //! The watchdog: one plain thread per process that looks at every shard ten times a second.
 //!
-//! A shard whose tasks are runnable while its thread sleeps has fallen into glommio's trap (see
-//! `engine::env::uring`). Neither a timer nor another thread's wake-up gets it out, but an
+//! A shard whose tasks are runnable while its thread sleeps has fallen into the executor's trap
+//! (see `engine::env::uring`). Neither a timer nor another thread's wake-up gets it out, but an
 //! interrupted system call does: the watchdog sends its thread a signal whose action is to do
 //! nothing. With the long preempt timer that shards run with this has not been seen; it is here
 //! because a shard that stops is an outage and a look costs nothing.

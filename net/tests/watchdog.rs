@@ -1,5 +1,5 @@
-//! The watchdog gets a shard out of glommio's trap, names a task that keeps its shard, and leaves
-//! idle and busy shards alone.
+//! The watchdog gets a shard out of the executor's trap, names a task that keeps its shard, and
+//! leaves idle and busy shards alone.
 
 use std::future::Future;
 use std::pin::Pin;
