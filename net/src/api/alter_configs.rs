@@ -23,6 +23,9 @@ const DECISION_WAIT_MS: i32 = 30_000;
 /// Why a resource stays as it is.
 type Refused = (ErrorCode, String);
 
+/// A resource's type and name, and what became of it; `None`: the controller decides.
+type Decided<'a> = (i8, &'a str, Option<Result<(), Refused>>);
+
 /// What a request wants of one resource.
 struct Wanted<'a> {
     resource_type: i8,
@@ -97,9 +100,7 @@ async fn alter<'a, E: NetEnv>(
         *mentions.entry((one.resource_type, one.resource_name)).or_default() += 1;
     }
     let mut changes = Vec::new();
-    // Without an outcome: the controller decides.
-    let mut decided: Vec<(i8, &'a str, Option<Result<(), Refused>>)> =
-        Vec::with_capacity(wanted.len());
+    let mut decided: Vec<Decided<'a>> = Vec::with_capacity(wanted.len());
     for one in wanted {
         let (kind, name) = (one.resource_type, one.resource_name);
         let outcome = if mentions[&(kind, name)] > 1 {
