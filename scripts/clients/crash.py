@@ -216,6 +216,8 @@ def main(broker):
         """Waits until each producer has an ack for a record that it made after this call."""
         marks = [w.count for w in writers]
         while any(w.newest < mark for w, mark in zip(writers, marks)):
+            if broker.process.poll() is not None:
+                raise SystemExit(f"FAIL crash: the broker ended by itself with {broker.process.returncode}, see its log")
             for w in writers:
                 if w.fatal:
                     raise SystemExit(f"FAIL crash: the producer of {w.topic} gave up: {w.fatal}")
