@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coordinator::cluster::ClusterId;
 use engine::env::sim::{End, Node, Sim, SimEnv};
 use engine::env::{Env, Queue};
 use net::config::{Inputs, Resolved, resolve};
@@ -54,7 +55,8 @@ impl Broker {
 
     /// One life of the broker's process.
     fn begin(&self) {
-        let options = Arc::new(Options::new(self.configuration(), self.shards));
+        let cluster = ClusterId::random([self.sim.executor().seed(), 1]);
+        let options = Arc::new(Options::new(self.configuration(), cluster, self.shards));
         let net = SimNet::of(self.sim.executor());
         let doors = net.bind(&self.machine, PORT, self.shards).expect("the port is free");
         let calls = mesh::<SimEnv, _>(self.shards, LANE_LEN_MAX);
@@ -69,7 +71,7 @@ impl Broker {
             let spawning = env.clone();
             spawning.spawn(Queue::Request, async move {
                 let stop = std::future::pending();
-                let ended = run_shard(env, at, options, ends, doors, |_| {}, stop).await;
+                let ended = run_shard(env, at, options, ends, doors, || {}, stop).await;
                 panic!("shard {index} ended: {ended:?}");
             });
         }
