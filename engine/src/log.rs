@@ -11,10 +11,10 @@
 //! `synced ≤ written ≤ end`; all three are exclusive. Appending is synchronous: the batch is
 //! copied into the tail and has its offsets when `append` returns; [`Log::written`] and
 //! [`Log::synced`] tell when it has become durable. The rooms:
-//! [`tail`] (memory), [`writer`] (one write in flight, group commit, roll, device errors),
-//! [`syncs`] (what is written becomes synced), [`read`], [`time`] (lookups by timestamp),
-//! [`cursor`] (walking a file), [`recovery`] and [`judge`] (open after a crash), [`retention`],
-//! [`checkpoints`] (tiny facts that survive), [`mutant`] (bugs on purpose).
+//! `tail` (memory), `writer` (one write in flight, group commit, roll, device errors),
+//! `syncs` (what is written becomes synced), [`read`], [`time`] (lookups by timestamp),
+//! `cursor` (walking a file), [`recovery`] and `judge` (open after a crash), [`retention`],
+//! `checkpoints` (tiny facts that survive), [`mutant`] (bugs on purpose).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

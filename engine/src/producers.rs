@@ -15,7 +15,7 @@
 //!   across a restart.
 //!
 //! Room for transactions (not built yet): an open transaction's first offset belongs into
-//! [`Entry`], what is decided but not replicated beside the table; [`Producers::update`] sees
+//! `Entry`, what is decided but not replicated beside the table; [`Producers::update`] sees
 //! control batches already, and an entry with an open transaction must then be neither expired nor
 //! evicted.
 

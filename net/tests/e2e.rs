@@ -83,8 +83,7 @@ fn create(client: &mut Client, name: &str) {
 fn produce(client: &mut Client, topic: &str, value: &str, acks: i16) -> i64 {
     let mut builder = BatchBuilder::new(1 << 20);
     let timestamp = Timestamp(1);
-    let record =
-        NewRecord { timestamp, key: None, value: Some(value.as_bytes()), headers: &[] };
+    let record = NewRecord { timestamp, key: None, value: Some(value.as_bytes()), headers: &[] };
     builder.push(&record).expect("it has room");
     let batch = builder.build().expect("uncompressed");
     let partitions = [produce::RequestPartition { index: 0, records: Some(Records::Here(&batch)) }];
@@ -93,12 +92,8 @@ fn produce(client: &mut Client, topic: &str, value: &str, acks: i16) -> i64 {
         partitions: (&partitions).into(),
         ..Default::default()
     }];
-    let request = ProduceRequest {
-        acks,
-        timeout_ms: 30_000,
-        topics: (&topics).into(),
-        ..Default::default()
-    };
+    let request =
+        ProduceRequest { acks, timeout_ms: 30_000, topics: (&topics).into(), ..Default::default() };
     let response = client.call_in(&request, 9).expect("produce");
     let partition = response.topics.first().and_then(|t| t.partitions.first()).expect("one");
     assert_eq!(partition.error_code, ErrorCode::None, "{:?}", partition.error_message);

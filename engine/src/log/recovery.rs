@@ -9,7 +9,7 @@
 //!   reported with its position and stays offline, because behind it may be records that were
 //!   acknowledged (and with replicas, another one has them).
 //!
-//! How the two are told apart: see [`judge`](super::judge).
+//! How the two are told apart: see `judge`.
 //!
 //! After a cut the file is shortened to the cut, so that stale batches behind it can never line up
 //! with new ones, and reserved anew.

@@ -75,15 +75,14 @@ pub fn start<E: NetEnv>(
     correlation_id: i32,
 ) -> Fetch {
     let bytes_max = usize::try_from(request.max_bytes).unwrap_or(0);
-    let fetch = Fetch {
+    Fetch {
         version,
         correlation_id,
         max_wait: Duration::from_millis(request.max_wait_ms.max(0) as u64),
         min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
         bytes_max: bytes_max.min(shard.options().broker.fetch_bytes_max),
         plan: plan(shard, request, version),
-    };
-    fetch
+    }
 }
 
 fn plan<E: NetEnv>(

@@ -181,8 +181,11 @@ pub struct Produce<E: NetEnv> {
     /// Of this shard: places in `topics`, and what was appended.
     own: Option<(Vec<(usize, usize)>, Appended)>,
     /// Of other shards.
-    calls: Vec<(Vec<(usize, usize)>, Awaited<E, Call, Answer>)>,
+    calls: Vec<Sent<E>>,
 }
+
+/// A call to another shard: where its outcomes belong, and the answer on its way.
+type Sent<E> = (Vec<(usize, usize)>, Awaited<E, Call, Answer>);
 
 struct Topic {
     name: String,
@@ -291,7 +294,7 @@ impl<E: NetEnv> Produce<E> {
                     }
                     (None, Some((topic, _)), Some(records)) => {
                         let id = TopicPartition { topic, partition: index };
-                        let share = shares.entry(shard.owner(id)).or_insert_with(Share::default);
+                        let share = shares.entry(shard.owner(id)).or_default();
                         share.0.push((at, partitions.len()));
                         share.1.push(Part { id, range: frame.range_of(records.bytes()) });
                         partitions.push((part.index, None));

@@ -121,7 +121,8 @@ fn answers_in_flight_come_whole_however_they_are_cut() {
 
 #[test]
 fn what_is_not_an_answer_is_an_error() {
-    let lies: [fn(i32) -> Option<Vec<u8>>; 5] = [
+    type Lie = fn(i32) -> Option<Vec<u8>>;
+    let lies: [Lie; 5] = [
         |_| Some(i32::MAX.to_be_bytes().to_vec()),
         |_| Some((-1i32).to_be_bytes().to_vec()),
         |id| Some(MetadataResponse::default().encode(5, id + 1).into_bytes()),
