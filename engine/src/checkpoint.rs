@@ -101,14 +101,11 @@ impl Checkpoint {
         file.write_at(Rc::new(block), 0, Persist::Synced).await
     }
 
-    /// The newest whole checkpoint in a directory that belongs to `identity`, or why there is none
-    /// although a slot exists for another partition.
-    pub async fn read<E: Env>(
-        env: &E,
-        dir: &Path,
-        identity: TopicPartition,
-    ) -> io::Result<Option<Checkpoint>> {
-        let mut newest: Option<Checkpoint> = None;
+    /// The newest whole checkpoint in a directory, durable now. An error if a slot belongs to
+    /// another partition than `identity`.
+    pub async fn read<E: Env>(env: &E, dir: &Path, identity: TopicPartition) -> io::Result<Slots> {
+        let mut slots = Slots { newest: None, suspect: false };
+        let mut newest_file = None;
         for slot in SLOTS {
             let file = match env.open(&dir.join(slot), Open::Read).await {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -116,19 +113,36 @@ impl Checkpoint {
             };
             let len = file.len().await?.min(CHECKPOINT_BYTES_MAX);
             let bytes = file.read_at(0, len as usize).await?;
-            let Some(found) = Checkpoint::decode(&bytes) else { continue };
+            let Some(found) = Checkpoint::decode(&bytes) else {
+                slots.suspect = true;
+                continue;
+            };
             if found.topic != *identity.topic.bytes() || found.partition != identity.partition.0 {
                 return Err(io::Error::new(
                     io::ErrorKind::InvalidData,
                     format!("{} belongs to another partition", dir.join(slot).display()),
                 ));
             }
-            if newest.as_ref().is_none_or(|newest| newest.sequence < found.sequence) {
-                newest = Some(found);
+            if slots.newest.as_ref().is_none_or(|newest| newest.sequence < found.sequence) {
+                slots.newest = Some(found);
+                newest_file = Some(file);
             }
         }
-        Ok(newest)
+        if let Some(file) = newest_file {
+            // A process that was killed may have left it written and not flushed.
+            file.sync().await?;
+        }
+        Ok(slots)
     }
+}
+
+/// What the two files of a log hold.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slots {
+    /// The checkpoint that counts.
+    pub newest: Option<Checkpoint>,
+    /// A slot holds no whole checkpoint: perhaps its name is not durable either.
+    pub suspect: bool,
 }
 
 #[cfg(test)]

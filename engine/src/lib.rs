@@ -5,6 +5,23 @@
 //! what was appended, at least up to the last completed sync (power) or write (process). What it
 //! must not know: topics' names, leaders, clients, sockets.
 //!
+//! ## What it promises
+//!
+//! | when this happens | this is left |
+//! |---|---|
+//! | the process is killed | at least everything below the written end |
+//! | the power is cut | at least everything below the synced end |
+//! | either, during recovery | the same; opening is repeatable |
+//! | a write or sync fails | nothing is acknowledged any more, in the whole directory |
+//! | the device is full | what was not written is given up and its writers are told; the rest stays readable, and appending goes on when there is room |
+//! | stored bits flip | the damage is reported with its position, never served and never cut; checkpoints and indexes are rebuilt |
+//!
+//! And always: what was deleted stays deleted, a retry of an idempotent producer is recognised, a
+//! torn tail is cut and reported. Two things the format leaves open: a batch's checksum does not
+//! cover its leader epoch, and whether a whole lost sector at the very end had been synced cannot
+//! always be told (`log::judge` says when it can). `tests/crash.rs` tries all of this at every
+//! write boundary, and [`log::mutant`] proves that it can see.
+//!
 //! ## Map
 //!
 //! * [`log`]: the log. Its tail in memory, its writer (one write in flight is the group commit),

@@ -196,6 +196,7 @@ impl<E: Env> Inner<E> {
             (state.config.producer_limits(), segments, Offset::new(state.written.value()))
         };
         let mut producers = checkpoint
+            .newest
             .and_then(|c| Producers::restore(&c.producers, limits).ok())
             .unwrap_or_else(|| Producers::new(limits, Offset::ZERO));
         for (at, segment) in segments.iter().enumerate() {

@@ -4,6 +4,7 @@
 use std::io;
 use std::rc::Rc;
 
+use super::read::Walk;
 use super::{Inner, Mutant, ReadError};
 use crate::env::{Block, Env, File, Open, Persist};
 use crate::segment::index::Index;
@@ -43,34 +44,45 @@ impl<E: Env> Inner<E> {
         if segment.index.borrow().is_some() && segment.indexed.get() >= segment.size.get() {
             return Ok(());
         }
-        let loaded = self.load_index(segment).await;
-        match self.complete_index(segment, loaded).await {
-            // The saved one may have led astray.
+        let known = segment.index.take();
+        let known = match known {
+            Some(index) => Some(index),
+            None => self.load_index(segment).await,
+        };
+        match self.complete_index(segment, known).await {
+            // What was known may have led astray.
             Err(ReadError::Damaged { .. }) => self.complete_index(segment, None).await,
             done => done,
         }
     }
 
+    /// Walks what an index does not cover. Where that is damaged, it covers what stands before.
     async fn complete_index(
         &self,
         segment: &Rc<Segment<E>>,
-        loaded: Option<Index>,
+        known: Option<Index>,
     ) -> Result<(), ReadError> {
-        let mut index = loaded.unwrap_or_else(|| Index::new(self.interval()));
-        let (pos, mut at) = index.last().unwrap_or((0, segment.base));
+        let mut index = known.unwrap_or_else(|| Index::new(self.interval()));
+        let (pos, mut at) = index.rewind().unwrap_or((0, segment.base));
         let mut pos = u64::from(pos);
+        let mut done = Ok(());
         // The writer goes on while this walks; what it adds meanwhile is walked, too.
-        while pos < segment.size.get() {
+        while pos < segment.size.get() && done.is_ok() {
             let mut walk = self.walk(segment, pos, at).await?;
-            while let Some(found) = self.step(&mut walk).await? {
-                let (batch, len) = (found.batch(), found.range.len() as u32);
-                index.on_batch(batch.base_offset(), found.pos as u32, len, batch.max_timestamp());
-                self.env.turn().await;
-            }
+            done = self.index_rest(&mut walk, &mut index).await;
             (pos, at) = (walk.pos(), walk.at());
         }
         segment.indexed.set(pos);
         *segment.index.borrow_mut() = Some(index);
+        done
+    }
+
+    async fn index_rest(&self, walk: &mut Walk<E>, index: &mut Index) -> Result<(), ReadError> {
+        while let Some(found) = self.step(walk).await? {
+            let (batch, len) = (found.batch(), found.range.len() as u32);
+            index.on_batch(batch.base_offset(), found.pos as u32, len, batch.max_timestamp());
+            self.env.turn().await;
+        }
         Ok(())
     }
 

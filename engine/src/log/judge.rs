@@ -9,7 +9,7 @@
 //! 2. If one flipped bit explains it, it is damage. The checksum is linear, so this can be told
 //!    without trying: the difference of the two checksums names the bit. What the checksum does not
 //!    cover (offset, length, magic) is tried. A torn batch looks so by chance once in 2³² / its
-//!    length in bits.
+//!    length in bits, or where the flipped bit is all that a lost sector held: that is 3.
 //! 3. If a sector that it touches reads as zeros, or the file ends in it, it is torn.
 //! 4. Otherwise it is damage.
 //!
@@ -64,6 +64,15 @@ pub(super) struct Suspect<'a, E: Env> {
     pub unsynced_bytes_max: Option<u64>,
 }
 
+/// What stands from the suspect to the end of the file.
+#[derive(Default)]
+struct Behind {
+    /// How many bits are set.
+    bits: u64,
+    /// Where the last whole batch of later offsets begins.
+    last_batch: Option<u64>,
+}
+
 /// The first bytes of the suspect, as far as they are there; zeros behind the end of the file.
 struct Head([u8; HEADER_BYTES]);
 
@@ -85,13 +94,21 @@ impl Head {
 
 impl<E: Env> Suspect<'_, E> {
     pub async fn judge(&self) -> io::Result<Judgement> {
-        let Some(last_batch) = self.look_behind().await? else { return Ok(Judgement::Unused) };
-        let far = |max: u64| last_batch.is_some_and(|at| at > self.pos + max);
+        let behind = self.look_behind().await?;
+        match behind.bits {
+            0 => return Ok(Judgement::Unused),
+            // Unused space rots, too.
+            1 => return Ok(Judgement::Torn),
+            _ => {}
+        }
+        let far = |max: u64| behind.last_batch.is_some_and(|at| at > self.pos + max);
         if self.unsynced_bytes_max.is_some_and(far) {
             return Ok(Judgement::Damaged);
         }
         let head = self.head().await?;
-        if self.is_one_bit(&head).await? {
+        if let Some(flipped) = self.one_bit(&head).await?
+            && !self.is_in_zeros(flipped).await?
+        {
             return Ok(Judgement::Damaged);
         }
         Ok(if self.lost_sector(&head).await? { Judgement::Torn } else { Judgement::Damaged })
@@ -104,31 +121,31 @@ impl<E: Env> Suspect<'_, E> {
         Ok(Head(head))
     }
 
-    /// Looks for whole batches of later offsets behind `pos`: the outer `None` means that there is
-    /// nothing but zeros.
-    async fn look_behind(&self) -> io::Result<Option<Option<u64>>> {
-        let (mut used, mut last_batch) = (false, None);
+    async fn look_behind(&self) -> io::Result<Behind> {
+        let mut behind = Behind::default();
         let mut pos = self.pos;
         while pos < self.len {
             let read = self.file.read_at(pos, PIECE_BYTES.min(self.len - pos) as usize).await?;
             if read.is_empty() {
                 break;
             }
-            if read.iter().any(|&byte| byte != 0) {
-                used = true;
-                for at in candidates(&read, self.expected) {
-                    if self.is_batch(pos + at as u64).await? {
-                        last_batch = Some(pos + at as u64);
-                    }
-                }
-            }
             // Overlap, so that no header is missed between two pieces.
             let goes_on = pos + (read.len() as u64) < self.len;
             let overlap = if goes_on { HEADER_BYTES.min(read.len() - 1) } else { 0 };
-            pos += (read.len() - overlap) as u64;
+            let step = read.len() - overlap;
+            let bits = read[..step].iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>();
+            behind.bits += bits;
+            if bits > 0 {
+                for at in candidates(&read, self.expected) {
+                    if self.is_batch(pos + at as u64).await? {
+                        behind.last_batch = Some(pos + at as u64);
+                    }
+                }
+            }
+            pos += step as u64;
             self.env.turn().await;
         }
-        Ok(used.then_some(last_batch))
+        Ok(behind)
     }
 
     async fn is_batch(&self, pos: u64) -> io::Result<bool> {
@@ -136,10 +153,11 @@ impl<E: Env> Suspect<'_, E> {
         Ok(matches!(cursor.next().await?, Step::Batch(_)))
     }
 
-    /// Whether flipping one bit makes the batch whole.
-    async fn is_one_bit(&self, head: &Head) -> io::Result<bool> {
-        let outside = (head.offset() ^ self.expected.value()).count_ones()
-            + (head.0[MAGIC_AT] ^ MAGIC).count_ones();
+    /// In which byte of the batch one bit must be flipped to make it whole, if there is one.
+    async fn one_bit(&self, head: &Head) -> io::Result<Option<u64>> {
+        let in_offset = head.offset() ^ self.expected.value();
+        let in_magic = head.0[MAGIC_AT] ^ MAGIC;
+        let outside = in_offset.count_ones() + in_magic.count_ones();
         let length = head.word(LENGTH_AT);
         let lengths = std::iter::once(length).chain((0..32).map(|bit| length ^ 1 << bit));
         let left = self.len - self.pos;
@@ -149,22 +167,35 @@ impl<E: Env> Suspect<'_, E> {
         let stored = head.word(CRC_AT);
         for (at, computed) in self.checksums(&sizes).await? {
             let difference = computed ^ stored;
-            let is_one = match (Some(at) == size, outside) {
+            let flipped = match (Some(at) == size, outside, difference) {
                 // Its own length: the bit is in the offset or magic, the checksum, or what that
                 // covers.
-                (true, 1) => difference == 0,
-                (true, 0) => {
-                    difference.count_ones() == 1 || is_one_bit_of(difference, at - COVERED_FROM)
+                (true, 1, 0) if in_magic != 0 => Some(MAGIC_AT as u64),
+                (true, 1, 0) => Some(u64::from(in_offset.leading_zeros()) / 8),
+                (true, 0, _) if difference.count_ones() == 1 => {
+                    Some(CRC_AT as u64 + u64::from(difference.leading_zeros()) / 8)
+                }
+                (true, 0, _) => {
+                    let behind = one_bit_of(difference, at - COVERED_FROM);
+                    behind.map(|bits| at - 1 - bits / 8)
                 }
                 // Another length: then that was the bit.
-                (false, 0) => difference == 0,
-                _ => false,
+                (false, 0, 0) => Some(LENGTH_AT as u64),
+                _ => None,
             };
-            if is_one {
-                return Ok(true);
+            if flipped.is_some() {
+                return Ok(flipped);
             }
         }
-        Ok(false)
+        Ok(None)
+    }
+
+    /// Whether all of that byte's sector, from the batch on, reads as zeros.
+    async fn is_in_zeros(&self, byte: u64) -> io::Result<bool> {
+        let sector = (self.pos + byte) / SECTOR * SECTOR;
+        let from = sector.max(self.pos);
+        let read = self.file.read_at(from, (sector + SECTOR - from) as usize).await?;
+        Ok(read.iter().all(|&byte| byte == 0))
     }
 
     /// The checksum that a batch of each of these sizes (rising) would have.
@@ -236,11 +267,12 @@ fn candidates(bytes: &[u8], end: Offset) -> impl Iterator<Item = usize> + '_ {
     })
 }
 
-/// Whether two checksums with this `difference` can be those of `bytes` bytes that differ in one
-/// bit. A bit's effect is shifted through the polynomial once for every bit behind it.
-fn is_one_bit_of(difference: u32, bytes: u64) -> bool {
+/// How many bits stand behind the one that makes two checksums of `bytes` bytes have this
+/// `difference`, if one bit can. A bit's effect is shifted through the polynomial once for every
+/// bit behind it.
+fn one_bit_of(difference: u32, bytes: u64) -> Option<u64> {
     let mut effect = POLYNOMIAL;
-    (0..bytes * 8).any(|_| {
+    (0..bytes * 8).find(|_| {
         let found = effect == difference;
         effect = effect >> 1 ^ if effect & 1 == 1 { POLYNOMIAL } else { 0 };
         found
@@ -258,13 +290,15 @@ mod tests {
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[bit / 8] ^= 1 << (bit % 8);
-            assert!(is_one_bit_of(whole ^ crc32c::crc32c(&flipped), 300), "bit {bit}");
+            let behind = one_bit_of(whole ^ crc32c::crc32c(&flipped), 300).expect("one bit");
+            assert_eq!(299 - behind / 8, bit as u64 / 8, "bit {bit}");
         }
         for sector in 0..300 - 16 {
             let mut torn = bytes.clone();
             torn[sector..sector + 16].fill(0);
-            assert!(!is_one_bit_of(whole ^ crc32c::crc32c(&torn), 300), "16 bytes at {sector}");
+            let behind = one_bit_of(whole ^ crc32c::crc32c(&torn), 300);
+            assert_eq!(behind, None, "16 bytes at {sector}");
         }
-        assert!(!is_one_bit_of(0, 300));
+        assert_eq!(one_bit_of(0, 300), None);
     }
 }

@@ -219,7 +219,14 @@ impl<E: Env> Inner<E> {
         let (pos, at) = self.start_of(segment, from).await?;
         let want = limit.bytes_max.saturating_add(self.interval() as usize);
         let mut walk = self.walk_in_steps(segment, pos, at, want).await?;
-        while let Some(found) = self.step(&mut walk).await? {
+        loop {
+            let found = match self.step(&mut walk).await {
+                Ok(Some(found)) => found,
+                Ok(None) => return Ok(false),
+                // What stands before the damage is served.
+                Err(_) if chunk.bytes > 0 => return Ok(true),
+                Err(error) => return Err(error),
+            };
             let (last, len) = (found.batch().last_offset(), found.range.len());
             if last < from {
                 continue;
@@ -229,9 +236,11 @@ impl<E: Env> Inner<E> {
                 return Ok(true);
             }
             chunk.push(Slice::Disk(found.read, found.range), last.plus(1));
+            if chunk.bytes >= limit.bytes_max {
+                return Ok(true);
+            }
             self.env.turn().await;
         }
-        Ok(false)
     }
 
     /// Where to start walking for `from`. An index entry is a hint: if no batch with its offset
@@ -245,7 +254,11 @@ impl<E: Env> Inner<E> {
         if from <= segment.base {
             return Ok(start);
         }
-        self.ensure_index(segment).await?;
+        match self.ensure_index(segment).await {
+            // It leads to everything that stands before the damage.
+            Ok(()) | Err(ReadError::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
         let found = segment.index.borrow().as_ref().and_then(|index| index.at_or_before(from));
         let Some((pos, at)) = found else { return Ok(start) };
         if self.shared.bounds.has(Mutant::TrustIndex) {

@@ -24,7 +24,7 @@ use super::judge::{Judgement, Suspect};
 use super::tail::{Mark, Tail};
 use super::{Bounds, CheckpointState, Inner, Log, Mutant, Shared, State};
 use crate::batch::Batch;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, Slots};
 use crate::config::LogConfig;
 use crate::env::{Env, File, align_down};
 use crate::epochs::{EpochStart, Epochs};
@@ -87,6 +87,8 @@ struct Scan<'a, E: Env> {
     segments: VecDeque<Rc<Segment<E>>>,
     epochs: Epochs,
     producers: Producers,
+    /// A first segment was made.
+    begun: bool,
     /// First readable offset.
     start: Offset,
     /// The next offset that is expected.
@@ -105,11 +107,14 @@ impl<E: Env> Log<E> {
         config: Rc<LogConfig>,
         shared: &Shared,
     ) -> Result<(Log<E>, Recovered), OpenError> {
-        let checkpoint = match env.list(dir).await {
+        let slots = match env.list(dir).await {
             Ok(_) => Checkpoint::read(env, dir, identity).await?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Slots { newest: None, suspect: false }
+            }
             Err(error) => return Err(error.into()),
         };
+        let checkpoint = slots.newest;
         if checkpoint.is_none() {
             // Also when it exists: the crash may have come before its entry was durable.
             make_dir(env, dir, shared.bounds).await?;
@@ -117,6 +122,7 @@ impl<E: Env> Log<E> {
         let mut scan = Scan::new(env, dir, &config, shared.bounds, checkpoint.as_ref());
         scan.find_segments().await?;
         scan.run(checkpoint.as_ref()).await?;
+        scan.sync_names(checkpoint.as_ref(), slots.suspect).await?;
         let mark = scan.mark().await?;
         let (recovered, start, end) = (scan.recovered, scan.start, scan.end);
         let checkpoint = CheckpointState {
@@ -175,6 +181,7 @@ impl<'a, E: Env> Scan<'a, E> {
             segments: VecDeque::new(),
             epochs: Epochs::default(),
             producers: Producers::new(config.producer_limits(), Offset::ZERO),
+            begun: false,
             start: Offset::new(checkpoint.map_or(0, |c| c.log_start)),
             end: Offset::ZERO,
             pos: 0,
@@ -215,14 +222,24 @@ impl<'a, E: Env> Scan<'a, E> {
             if self.end < promised {
                 return Err(self.gap(self.end, promised));
             }
-            let last = self.segments.back().expect("not empty").base;
-            let known = checkpoint.is_some_and(|c| Offset::new(c.segment) == last);
-            if !known && !self.bounds.has(Mutant::ForgetDirSync) {
-                // The process that made it may have been killed before it synced its name.
-                self.env.sync_dir(self.dir).await?;
-            }
         }
         self.start = self.segments[0].base.max(self.start);
+        Ok(())
+    }
+
+    /// The process that made a file may have been killed before it synced its name. Where the
+    /// checkpoint speaks of the last segment, that was synced before.
+    async fn sync_names(
+        &self,
+        checkpoint: Option<&Checkpoint>,
+        suspect: bool,
+    ) -> Result<(), OpenError> {
+        let last = self.segments.back().expect("there is an active segment").base;
+        let known = checkpoint.is_some_and(|c| Offset::new(c.segment) == last);
+        let known = known && !self.begun;
+        if (suspect || !known) && !self.bounds.has(Mutant::ForgetDirSync) {
+            self.env.sync_dir(self.dir).await?;
+        }
         Ok(())
     }
 
@@ -235,13 +252,18 @@ impl<'a, E: Env> Scan<'a, E> {
         if first > Offset::new(c.offset) {
             return Err(self.gap(Offset::new(c.offset), first));
         }
-        let Some(at) = self.segments.iter().position(|s| s.base == Offset::new(c.segment)) else {
-            return Ok(0);
+        let with_base = |base| self.segments.iter().position(|s| s.base == Offset::new(base));
+        let at = match (with_base(c.segment), with_base(c.offset)) {
+            (Some(at), _) => {
+                self.pos = c.position;
+                self.segments[at].first_timestamp.set(c.first_timestamp.map(Timestamp));
+                at
+            }
+            // It ended where the checkpoint was taken, and all of it was deleted since.
+            (None, Some(at)) => at,
+            (None, None) => return Ok(0),
         };
-        (self.end, self.pos) = (Offset::new(c.offset), c.position);
-        if let Some(first) = c.first_timestamp {
-            self.segments[at].first_timestamp.set(Some(Timestamp(first)));
-        }
+        self.end = Offset::new(c.offset);
         let epochs = c.epochs.iter().map(|&(epoch, start)| EpochStart {
             epoch: LeaderEpoch(epoch),
             start: Offset::new(start),
@@ -289,9 +311,7 @@ impl<'a, E: Env> Scan<'a, E> {
     ) -> Result<(), OpenError> {
         let segment = Segment::new(base, false, 0);
         segment.create(self.env, self.dir).await?;
-        if !self.bounds.has(Mutant::ForgetDirSync) {
-            self.env.sync_dir(self.dir).await?;
-        }
+        self.begun = true;
         *segment.index.borrow_mut() = Some(Index::new(self.config.index_interval_bytes));
         self.segments.push_back(segment);
         (self.end, self.pos) = (base, 0);

@@ -62,7 +62,7 @@ pub(super) async fn run<E: Env>(log: Rc<Inner<E>>) {
         log.register_frozen();
         match log.write(&block).await {
             Ok(persist) => log.on_written(&block, persist),
-            Err(fault) => log.on_fault("writing", fault),
+            Err(fault) => log.on_fault("writing", fault).await,
         }
         log.env.turn().await;
     }
@@ -75,7 +75,7 @@ pub(super) async fn run<E: Env>(log: Rc<Inner<E>>) {
 pub(super) async fn run_rolled<E: Env>(log: Rc<Inner<E>>) {
     let base = log.active().base;
     if let Err(fault) = log.segment_at(base).await {
-        log.on_fault("making a segment in", fault);
+        log.on_fault("making a segment in", fault).await;
     }
     run(log).await;
 }
@@ -98,9 +98,6 @@ impl<E: Env> Inner<E> {
         self.ensure_works()?;
         let segment = self.segment_at(block.segment).await?;
         let file = self.patient_file(&segment).await?;
-        if segment.stale.get() {
-            self.forget_given_up(&segment, &file).await?;
-        }
         let end = block.pos + block.block.len() as u64;
         if end > segment.allocated.get() {
             self.reserve(&segment, &file, end).await?;
@@ -205,7 +202,6 @@ impl<E: Env> Inner<E> {
         let file = self.patient_file(segment).await?;
         file.truncate(segment.size.get()).await?;
         segment.allocated.set(segment.size.get());
-        segment.stale.set(false);
         file.sync().await?;
         if let Err(error) = self.save_index(segment, segment.size.get()).await {
             tracing::debug!(dir = %self.dir.display(), %error, "the index was not saved");
@@ -235,18 +231,21 @@ impl<E: Env> Inner<E> {
         Ok(())
     }
 
-    /// A write was given up and may have left some of its batches in the file. They must go before
-    /// others are written in their place, or a crash could find them behind those.
-    async fn forget_given_up(
-        &self,
-        segment: &Segment<E>,
-        file: &E::File,
-    ) -> Result<(), WriteFault> {
-        if !self.shared.bounds.has(Mutant::KeepGivenUp) {
-            file.truncate(segment.size.get()).await?;
-            segment.allocated.set(segment.size.get());
-            file.sync().await.map_err(WriteFault::Device)?;
-        }
+    /// A write failed and may have left some of its batches in the file. They must go before
+    /// anybody is told that they are given up, or a crash could bring them back.
+    async fn forget_given_up(&self) -> io::Result<()> {
+        let written = self.state.borrow().tail.written_mark().segment;
+        let stale = {
+            let state = self.state.borrow();
+            state.segments.iter().find(|s| s.base >= written && s.stale.get()).cloned()
+        };
+        let Some(segment) = stale.filter(|_| !self.shared.bounds.has(Mutant::KeepGivenUp)) else {
+            return Ok(());
+        };
+        let file = self.patient_file(&segment).await?;
+        file.truncate(segment.size.get()).await?;
+        segment.allocated.set(segment.size.get());
+        file.sync().await?;
         segment.stale.set(false);
         Ok(())
     }
@@ -298,10 +297,15 @@ impl<E: Env> Inner<E> {
         });
     }
 
-    fn on_fault(&self, what: &str, fault: WriteFault) {
+    async fn on_fault(&self, what: &str, fault: WriteFault) {
+        let fault = match fault {
+            WriteFault::NoSpace => self.forget_given_up().await.err(),
+            WriteFault::Device(error) => Some(error),
+        };
         match fault {
-            WriteFault::NoSpace => self.give_up(),
-            WriteFault::Device(error) => self.fail(what, &error),
+            None if self.state.borrow().status.is_at_work() => self.give_up(),
+            None => {}
+            Some(error) => self.fail(what, &error),
         }
     }
 

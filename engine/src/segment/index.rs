@@ -107,9 +107,13 @@ impl Index {
         Some((entry.pos, entry.offset, entry.max_before))
     }
 
-    /// The last entry: everything before it is in the index.
-    pub fn last(&self) -> Option<(u32, Offset)> {
-        self.entries.last().map(|entry| (entry.pos, entry.offset))
+    /// Goes back to the last entry, so that it covers what stands before that and nothing else;
+    /// says where that is. Without an entry it is empty then.
+    pub fn rewind(&mut self) -> Option<(u32, Offset)> {
+        let last = self.entries.last();
+        self.max = last.map(|entry| entry.max_before);
+        self.since_entry = 0;
+        last.map(|entry| (entry.pos, entry.offset))
     }
 
     /// The bytes to save beside the segment that starts at `base`, of which `synced` bytes are
@@ -173,9 +177,8 @@ impl Index {
             let max_before = Timestamp(row.max_before.get());
             index.entries.push(Entry { offset, pos: row.pos.get(), max_before });
         }
-        let last = index.entries.last()?;
-        index.max = Some(last.max_before);
-        (u64::from(last.pos) < size || trust).then_some(index)
+        let (last, _) = index.rewind()?;
+        (u64::from(last) < size || trust).then_some(index)
     }
 }
 
@@ -221,7 +224,7 @@ mod tests {
         for synced in [3000, 2000, 1201, 121] {
             let bytes = index.save(base, synced).unwrap();
             let mut again = Index::load(&bytes, base, synced, 100, false).unwrap();
-            let (pos, offset) = again.last().unwrap();
+            let (pos, offset) = again.rewind().unwrap();
             assert!(u64::from(pos) < synced && synced - u64::from(pos) < 160);
             for i in offset.value() / 10..50 {
                 let at = if i == 20 { 5000 } else { 1000 + i as i64 };
@@ -237,7 +240,7 @@ mod tests {
         let index = filled();
         let base = Offset::ZERO;
         let bytes = index.save(base, 3000).unwrap();
-        let (last, _) = index.last().unwrap();
+        let (last, _) = index.clone().rewind().unwrap();
         assert_eq!(Index::load(&bytes, base, last.into(), 100, false), None, "more than there is");
         assert_eq!(Index::load(&bytes, Offset::new(1), 3000, 100, false), None, "another segment");
         for at in 0..bytes.len() {
