@@ -1,0 +1,50 @@
+//! The test of the crash test: every bug that is put in on purpose must be found, within
+//! `MUTANT_SEEDS` seeds. `scripts/mutants` prints which seed finds which bug by which promise.
+
+use engine::log::Mutant;
+
+use crate::promise::Kept;
+use crate::seeds::{first_failure, number};
+use crate::{crash_everywhere, faults};
+
+/// Tries one seed with a bug.
+type Scenario = fn(u64, Option<Mutant>) -> Result<u64, String>;
+
+/// Where a bug is looked for.
+fn scenario(mutant: Mutant) -> (&'static str, Scenario) {
+    fn fault(kept: Kept) -> Result<u64, String> {
+        kept.map(|()| 1).map_err(|broken| broken.to_string())
+    }
+    match mutant {
+        Mutant::SkipSync
+        | Mutant::AnswerEarly
+        | Mutant::ForgetDirSync
+        | Mutant::RollUnfinished
+        | Mutant::CheckpointEarly
+        | Mutant::RemoveEarly
+        | Mutant::KeepCutBytes
+        | Mutant::ForgetProducers => ("crashes", crash_everywhere),
+        Mutant::IgnoreFailedSync => ("failures", |seed, mutant| fault(faults::fail(seed, mutant))),
+        Mutant::KeepGivenUp => ("full disks", |seed, mutant| fault(faults::fill(seed, mutant))),
+        Mutant::CutDamage | Mutant::TrustIndex => {
+            ("rot", |seed, mutant| fault(faults::rot(seed, mutant)))
+        }
+    }
+}
+
+#[test]
+fn every_bug_on_purpose_is_found() {
+    let seeds = number("MUTANT_SEEDS", 1_000);
+    let mut survivors = Vec::new();
+    println!("{:<18}{:<12}{:>5}  broken promise", "bug on purpose", "found by", "seed");
+    for mutant in Mutant::ALL {
+        let (name, run) = scenario(mutant);
+        match first_failure(0, seeds, |seed| run(seed, Some(mutant))) {
+            Err((seed, how)) => {
+                println!("{:<18}{name:<12}{seed:>5}  {how}", format!("{mutant:?}"));
+            }
+            Ok(_) => survivors.push(mutant),
+        }
+    }
+    assert!(survivors.is_empty(), "not found within {seeds} seeds: {survivors:?}");
+}
