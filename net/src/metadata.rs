@@ -88,12 +88,12 @@ async fn register<E: NetEnv>(shard: &Shard<E>, metadata: &Metadata<E>) -> Result
 }
 
 /// Gives every shard each committed picture; those that are overtaken meanwhile are left out.
+///
+/// The first one shows this broker's registration, never what was replayed: registering raises
+/// the epoch of every leader, and a partition that was opened in the old one would refuse clients
+/// that have heard of the new one.
 async fn publish_all<E: NetEnv>(shard: Shard<E>, metadata: Metadata<E>) {
     let mut seen = metadata.image().offset();
-    if seen.value() > 0 {
-        shard.publish(metadata.image()).await;
-        shard.0.published.raise(seen.value());
-    }
     while let Ok(image) = metadata.newer_than(seen).await {
         seen = image.offset();
         shard.publish(image).await;

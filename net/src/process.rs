@@ -19,6 +19,11 @@ use crate::shard::{Answer, Call, Options};
 use crate::stop::StopSignals;
 use crate::watchdog::Watchdog;
 
+/// How long a port that is taken is waited for at the start …
+const PORT_WAIT_MAX: Duration = Duration::from_secs(2);
+/// … and between two attempts.
+const PORT_PAUSE: Duration = Duration::from_millis(20);
+
 /// What a shard tells the main thread.
 enum News {
     /// It serves; what its first look at the data directory found.
@@ -98,7 +103,7 @@ fn bind_all(config: &mut BrokerConfig, shards: usize) -> Result<(Doors, Vec<Sock
     let mut addresses = Vec::new();
     for listener in &config.listeners {
         let address = resolve(&listener.host, listener.port)?;
-        let bound = bind(address, shards).map_err(|error| checks::port(address, error))?;
+        let bound = bind_patiently(address, shards)?;
         let local = bound.first().map_or(address, Door::local);
         for advertised in &mut config.advertised {
             if advertised.listener == listener.name && advertised.port == 0 {
@@ -111,6 +116,23 @@ fn bind_all(config: &mut BrokerConfig, shards: usize) -> Result<(Doors, Vec<Sock
         }
     }
     Ok((doors, addresses))
+}
+
+/// A predecessor that was killed may hold its port for a moment yet: the kernel tears io_uring's
+/// sockets down after the process is gone.
+fn bind_patiently(address: SocketAddr, shards: usize) -> Result<Vec<Door>, checks::Failed> {
+    let until = Instant::now() + PORT_WAIT_MAX;
+    loop {
+        match bind(address, shards) {
+            Ok(doors) => return Ok(doors),
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && Instant::now() < until =>
+            {
+                std::thread::sleep(PORT_PAUSE);
+            }
+            Err(error) => return Err(checks::port(address, error)),
+        }
+    }
 }
 
 fn seats(
