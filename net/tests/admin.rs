@@ -322,15 +322,16 @@ fn offsets_are_found_by_time() {
 
 #[test]
 fn deleted_records_stay_deleted() {
-    let delete = async |on: &Connection, partition_index, offset| {
+    let delete_in = async |on: &Connection, partition_index, offset, timeout_ms| {
         let partitions = [delete_records::RequestPartition { partition_index, offset }];
         let topics = [delete_records::RequestTopic { name: "t", partitions: (&partitions).into() }];
-        let request = DeleteRecordsRequest { topics: (&topics).into(), timeout_ms: 30_000 };
+        let request = DeleteRecordsRequest { topics: (&topics).into(), timeout_ms };
         let answer = on.call(&request, 2).await;
         let response: DeleteRecordsResponse<'_> = answer.read();
         let partition = response.topics.first().and_then(|t| t.partitions.first()).expect("one");
         (partition.error_code, partition.low_watermark)
     };
+    let delete = async |on: &Connection, index, offset| delete_in(on, index, offset, 30_000).await;
     for (seed, end) in [(5, End::Kill), (6, End::PowerCut)] {
         let broker = Broker::start(seed, 2, &[]);
         broker.client(async |client| {
@@ -338,6 +339,11 @@ fn deleted_records_stay_deleted() {
             create(&on, "t", 2, &[]).await;
             for index in 0..2 {
                 append(&on, "t", index, &[10, 20, 30, 40], None).await.unwrap();
+            }
+            // Nobody waits for these, and still they are carried out, one after the other.
+            for (index, offset) in [(0, 1), (0, 2), (1, 1), (1, 2)] {
+                let timed_out = (ErrorCode::RequestTimedOut, -1);
+                assert_eq!(delete_in(&on, index, offset, 0).await, timed_out);
             }
             assert_eq!(delete(&on, 0, 3).await, (ErrorCode::None, 3));
             assert_eq!(delete(&on, 0, 1).await, (ErrorCode::None, 3), "it never goes back");

@@ -4,13 +4,17 @@
 //! Deliberately absent, everywhere: throttling (`throttle_time_ms` is 0) and authorization
 //! (whoever asks may do everything, as in Kafka without an authorizer).
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use coordinator::cluster::{Broker, Endpoint};
 use coordinator::controller::{Reply, Request};
 use coordinator::image::Image;
+use engine::env::Queue;
 use engine::ids::{PartitionIndex, TopicPartition};
 use engine::time::Instant;
+use engine::wait::Watch;
 
 use super::{
     alter_configs, api_versions, cluster, create_topics, describe_configs, describe_topics,
@@ -48,8 +52,8 @@ impl Header<'_> {
     }
 }
 
-/// Answers a request of any API but Produce and Fetch, which came by `listener`. Bytes behind the body are ignored, as Kafka
-/// does.
+/// Answers a request of any API but Produce and Fetch, which came by `listener`. Bytes behind the
+/// body are ignored, as Kafka does.
 pub async fn answer<E: NetEnv>(
     shard: &Shard<E>,
     listener: &str,
@@ -112,6 +116,25 @@ pub(super) async fn survey<E: NetEnv>(
         None => Ok(told.next().expect("each is told")),
     });
     each.collect()
+}
+
+/// Looks at partitions, and waits until `deadline` at most. What was begun is carried out to its
+/// end even when nobody waits for it any more: half a deletion, or a log that is half open, would
+/// be in everyone's way.
+pub(super) async fn ask_until<E: NetEnv>(
+    shard: &Shard<E>,
+    asks: Vec<Ask>,
+    deadline: Instant,
+) -> Option<Vec<Told>> {
+    let told = Rc::new(Cell::new(None));
+    let done = Watch::new(0);
+    let (asking, tell, finish) = (shard.clone(), told.clone(), done.clone());
+    shard.env().spawn(Queue::Request, async move {
+        tell.set(Some(asking.ask(asks).await));
+        finish.raise(1);
+    });
+    produce::in_time(shard, Some(deadline), done.reach(1)).await?.ok()?;
+    told.take()
 }
 
 /// Why the controller gave no answer.

@@ -12,7 +12,7 @@ use engine::ids::{LeaderEpoch, Offset};
 use engine::time::Timestamp;
 
 use super::admin::{self, Header};
-use super::{errors, produce};
+use super::errors;
 use crate::ask::{Ask, Found, Point, Told};
 use crate::env::NetEnv;
 use crate::shard::Shard;
@@ -205,8 +205,7 @@ pub async fn delete_records<E: NetEnv>(
         }
     }
     let deadline = admin::deadline(shard, request.timeout_ms);
-    let told = produce::in_time(shard, Some(deadline), shard.ask(asks)).await;
-    let mut told = told.map(Vec::into_iter);
+    let mut told = admin::ask_until(shard, asks, deadline).await.map(Vec::into_iter);
     let mut answers = answers.into_iter();
     let mut answer = || match (answers.next().expect("one for each partition"), &mut told) {
         (Some(error_code), _) => Err(error_code),
