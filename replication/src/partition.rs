@@ -30,9 +30,9 @@ struct Inner<E: Env> {
     env: E,
     log: Log<E>,
     leader: RefCell<Leader>,
-    /// Follows `leader.high_watermark()`. Replaced when appended batches were given up, so that
-    /// nobody who waited for an old offset is woken by a new batch that has it.
-    high_watermark: RefCell<Watch>,
+    /// Follows `leader.high_watermark()`; closed when the log takes no batches any more. What is
+    /// below it is durable and never given up, so that it only rises.
+    high_watermark: Watch,
     /// A task is following the log's durable end.
     following: Cell<bool>,
     /// Raised at each change of the configuration.
@@ -57,7 +57,16 @@ pub struct Ticket {
     pub appended: Appended,
     /// First readable offset of the log at that moment.
     pub log_start: Offset,
-    reach: Option<Watch>,
+    reach: Option<Reach>,
+}
+
+/// What must reach the batch's end.
+struct Reach {
+    /// The written end in whose time the batch was appended: closed if the batch is given up, and
+    /// then another batch may get its offsets.
+    written: Watch,
+    /// The high watermark, for those who want that.
+    committed: Option<Watch>,
 }
 
 /// The batch will not become durable here: the device was full or failed, or the log was closed.
@@ -68,14 +77,22 @@ pub struct Lost;
 impl Ticket {
     /// Whether it has come far enough already.
     pub fn is_done(&self) -> bool {
-        self.reach.as_ref().is_none_or(|watch| watch.value() >= self.appended.end.value())
+        let end = self.appended.end.value();
+        self.reach.as_ref().is_none_or(|reach| {
+            let committed = reach.committed.as_ref().is_none_or(|watch| watch.value() >= end);
+            committed && reach.written.value() >= end
+        })
     }
 
     /// Waits until the batch is as durable as its acks ask.
     pub async fn done(&self) -> Result<(), Lost> {
-        match &self.reach {
+        let Some(Reach { written, committed }) = &self.reach else { return Ok(()) };
+        let end = self.appended.end.value();
+        // What is written is not given up any more, and the high watermark will be this batch's.
+        written.reach(end).await.map_err(|_| Lost)?;
+        match committed {
             None => Ok(()),
-            Some(watch) => watch.reach(self.appended.end.value()).await.map_err(|_| Lost),
+            Some(high_watermark) => high_watermark.reach(end).await.map_err(|_| Lost),
         }
     }
 }
@@ -97,7 +114,7 @@ impl<E: Env> Partition<E> {
             env: env.clone(),
             log,
             leader: leader.into(),
-            high_watermark: high_watermark.into(),
+            high_watermark,
             following: Cell::new(false),
             configured: Watch::new(0),
         }))
@@ -112,11 +129,9 @@ impl<E: Env> Partition<E> {
             leader.epoch()
         };
         let appended = partition.log.append(batch, epoch, acks == Acks::Leader)?;
-        let reach = match acks {
-            Acks::None => None,
-            Acks::Leader => Some(partition.log.written()),
-            Acks::All => Some(partition.high_watermark.borrow().clone()),
-        };
+        let committed = (acks == Acks::All).then(|| partition.high_watermark.clone());
+        let reach =
+            (acks != Acks::None).then(|| Reach { written: partition.log.written(), committed });
         if !partition.following.replace(true) {
             partition.env.spawn(Queue::Request, follow(partition.clone()));
         }
@@ -149,9 +164,9 @@ impl<E: Env> Partition<E> {
         self.high_watermark()
     }
 
-    /// The high watermark, to wait for. When it is closed, take it again.
+    /// The high watermark, to wait for. Closed when the log takes no batches any more.
     pub fn watch(&self) -> Watch {
-        self.0.high_watermark.borrow().clone()
+        self.0.high_watermark.clone()
     }
 
     /// Reads committed batches; `None` when the device must be asked.
@@ -219,12 +234,14 @@ impl<E: Env> Partition<E> {
     /// Ends it at once, without waiting for anything: the topic was deleted. Whoever waits is told.
     pub fn retire(&self) {
         self.0.log.retire();
-        self.0.high_watermark.borrow().close();
+        self.0.high_watermark.close();
     }
 
     /// Syncs and closes the log.
     pub async fn close(&self) -> std::io::Result<()> {
-        self.0.log.close().await
+        let closed = self.0.log.close().await;
+        self.0.high_watermark.close();
+        closed
     }
 }
 
@@ -244,21 +261,17 @@ async fn follow<E: Env>(partition: Rc<Inner<E>>) {
             Ok(())
         };
         let reached = future::or(durable.reach(before.value() + 1), reconfigured).await;
-        let end = Offset::new(durable.value());
+        // Asked anew: the class that counts may have changed with the configuration.
+        let end = Offset::new(partition.log.durable().value());
         if partition.leader.borrow_mut().on_durable(end) {
             let high_watermark = partition.leader.borrow().high_watermark();
-            partition.high_watermark.borrow().raise(high_watermark.value());
+            partition.high_watermark.raise(high_watermark.value());
         }
-        if reached.is_err() {
-            // Given up, failed or closed: those who wait are told. The log may go on with others.
-            let now = partition.leader.borrow().high_watermark();
-            let old = partition.high_watermark.replace(Watch::new(now.value()));
-            old.close();
-            if !partition.log.is_open() {
-                partition.high_watermark.borrow().close();
-                partition.following.set(false);
-                return;
-            }
+        // Closed: batches were given up, and the log goes on with a new watch; or it is at its end.
+        if reached.is_err() && !partition.log.is_open() {
+            partition.high_watermark.close();
+            partition.following.set(false);
+            return;
         }
     }
 }
