@@ -3,6 +3,8 @@
 //!
 //! `PARTITION_SEEDS` says how many seeds are tried, `PARTITION_FIRST_SEED` with which they begin.
 
+#![allow(clippy::type_complexity)] // a tuple that one test keeps for itself
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
