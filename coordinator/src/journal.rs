@@ -11,9 +11,8 @@ use engine::ids::Offset;
 use engine::log::retention::DeleteError;
 use engine::log::{AppendError, ReadError};
 use engine::time::Timestamp;
-use engine::wait::Watch;
 use replication::leader::Acks;
-use replication::partition::{Partition, Refused};
+use replication::partition::{Commit, Partition, Refused};
 
 use crate::config::BATCH_BYTES_MAX;
 use crate::machine::Stored;
@@ -121,10 +120,10 @@ impl<E: Env> Journal<E> {
         }
     }
 
-    /// The exclusive end of what is committed, to wait for. Take it in the same turn as the
-    /// proposal that is awaited; it is closed when that was given up.
-    pub fn committed(&self) -> Watch {
-        self.0.watch()
+    /// Whether what was proposed so far becomes committed, to wait for. Take it in the same turn
+    /// as the proposal that is awaited.
+    pub fn commit(&self) -> Commit {
+        self.0.commit()
     }
 
     /// What the next record will get. Falls when proposals were given up.
@@ -174,7 +173,7 @@ impl<E: Env> Journal<E> {
     async fn settle(&self) -> Option<()> {
         loop {
             let end = self.end();
-            if self.committed().reach(end.value()).await.is_ok() {
+            if self.commit().reach(end).await.is_ok() {
                 return Some(());
             }
             if !self.is_open() {

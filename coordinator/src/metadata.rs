@@ -18,7 +18,7 @@ use engine::env::{Env, Queue};
 use engine::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use engine::log::{Log, OpenError, Shared};
 use engine::wait::{Closed, Gate, Watch};
-use replication::partition::Partition;
+use replication::partition::{Commit, Partition};
 
 use crate::config::{BATCH_BYTES_MAX, Config};
 use crate::controller::{Controller, Reply, Request};
@@ -65,7 +65,7 @@ struct Inner<E: Env> {
 /// Images on their way to being committed, and the newest that is.
 struct Published {
     controller: BrokerId,
-    pending: RefCell<VecDeque<(Image, Watch)>>,
+    pending: RefCell<VecDeque<(Image, Commit)>>,
     /// Rises with each change of `pending`; closed when this ends.
     work: Watch,
     newest: RefCell<Arc<Image>>,
@@ -211,7 +211,7 @@ impl Published {
             pending.clear();
         }
         let image = Image::new(seeing.hard.clone(), seeing.end, Some(self.controller));
-        pending.push_back((image, seeing.committed));
+        pending.push_back((image, seeing.commit));
         drop(pending);
         self.work.raise(self.work.value() + 1);
     }
@@ -220,8 +220,8 @@ impl Published {
     fn publish_committed(&self) {
         let mut pending = self.pending.borrow_mut();
         let mut newest = None;
-        while let Some((image, committed)) = pending.front()
-            && committed.value() >= image.offset().value()
+        while let Some((image, commit)) = pending.front()
+            && commit.is_reached(image.offset())
         {
             newest = pending.pop_front();
         }
@@ -236,12 +236,11 @@ impl Published {
     /// Waits until a pending image is committed, or until there is another to wait for.
     async fn wait(&self) -> Result<(), Closed> {
         let seen = self.work.value();
-        let first = self.pending.borrow().front().map(|(image, committed)| {
-            let end = image.offset().value();
-            (committed.clone(), end)
-        });
-        if let Some((committed, end)) = first
-            && committed.reach(end).await.is_ok()
+        let pending = self.pending.borrow();
+        let first = pending.front().map(|(image, commit)| (commit.clone(), image.offset()));
+        drop(pending);
+        if let Some((commit, end)) = first
+            && commit.reach(end).await.is_ok()
         {
             return Ok(());
         }

@@ -18,6 +18,7 @@ use engine::env::{Env, Queue};
 use engine::ids::Offset;
 use engine::wait::Watch;
 use futures_lite::future;
+use replication::partition::Commit;
 
 use crate::config::REQUESTS_WAITING_MAX;
 use crate::journal::{Journal, ProposeError, ReplayError};
@@ -69,7 +70,7 @@ enum Slot<R> {
 struct Held<R> {
     reply: R,
     end: Offset,
-    committed: Watch,
+    commit: Commit,
 }
 
 /// A reply that may be told, and the state that it is true of.
@@ -88,8 +89,8 @@ pub struct Seeing<'a, M: Machine> {
     pub hard: &'a M::Hard,
     /// It is what the log says below this offset.
     pub end: Offset,
-    /// Tells when that is committed; closed when it will never be.
-    pub committed: Watch,
+    /// Tells when that is committed, or that it will never be.
+    pub commit: Commit,
     /// The machine was replayed: what was shown before and is not committed never will be.
     pub replayed: bool,
 }
@@ -156,7 +157,7 @@ impl<E: Env, M: Machine> Runtime<E, M> {
         let waiting = Waiting { inner, token: inner.take_token()? };
         inner.step(|seen, soft, out| M::decide(seen, soft, waiting.token, request, out))?;
         let held = waiting.filled().await?;
-        match held.committed.reach(held.end.value()).await {
+        match held.commit.reach(held.end).await {
             Ok(()) => Ok(Answer { reply: held.reply, at: held.end }),
             Err(_) if inner.journal.is_open() => Err(RequestError::Lost),
             Err(_) => Err(RequestError::Ended("closed or failed".into())),
@@ -209,8 +210,8 @@ impl<E: Env, M: Machine> Inner<E, M> {
         let (end, bytes) = self.journal.replay(&self.env, from, apply).await?;
         let mut state = self.state.borrow_mut();
         (state.hard, state.end) = (hard, end);
-        let committed = self.journal.committed();
-        (self.observer)(Seeing { hard: &state.hard, end, committed, replayed: true });
+        let commit = self.journal.commit();
+        (self.observer)(Seeing { hard: &state.hard, end, commit, replayed: true });
         Ok(bytes)
     }
 
@@ -254,15 +255,15 @@ impl<E: Env, M: Machine> Inner<E, M> {
                 state.end = state.end.plus(1);
             }
             assert_eq!(journal.end(), state.end, "a record takes one offset");
-            let (hard, end, committed) = (&state.hard, state.end, journal.committed());
-            (self.observer)(Seeing { hard, end, committed, replayed: false });
+            let (hard, end, commit) = (&state.hard, state.end, journal.commit());
+            (self.observer)(Seeing { hard, end, commit, replayed: false });
         }
-        let (end, committed) = (state.end, journal.committed());
+        let (end, commit) = (state.end, journal.commit());
         let mut wakers = Vec::new();
         for (token, reply) in out.replies {
             // Gone: whoever asked does not wait any more.
             let Some(slot) = state.waiting.get_mut(&token) else { continue };
-            let held = Held { reply, end, committed: committed.clone() };
+            let held = Held { reply, end, commit: commit.clone() };
             if let Slot::Open(Some(waker)) = std::mem::replace(slot, Slot::Filled(held)) {
                 wakers.push(waker);
             }

@@ -61,12 +61,36 @@ pub struct Ticket {
 }
 
 /// What must reach the batch's end.
-struct Reach {
-    /// The written end in whose time the batch was appended: closed if the batch is given up, and
-    /// then another batch may get its offsets.
+enum Reach {
+    /// The written end in whose time the batch was appended, for those who want no more.
+    Written(Watch),
+    /// The high watermark.
+    Committed(Commit),
+}
+
+/// Whether what was appended so far becomes committed. Taken in the same turn as the append that
+/// it is asked about.
+#[derive(Clone)]
+pub struct Commit {
+    /// The written end of that time: closed if batches are given up, and then others may get their
+    /// offsets.
     written: Watch,
-    /// The high watermark, for those who want that.
-    committed: Option<Watch>,
+    high_watermark: Watch,
+}
+
+impl Commit {
+    /// Whether everything below `end`, which was appended before this was taken, is committed.
+    pub fn is_reached(&self, end: Offset) -> bool {
+        let end = end.value();
+        self.written.value() >= end && self.high_watermark.value() >= end
+    }
+
+    /// Waits until everything below `end`, which was appended before this was taken, is committed.
+    pub async fn reach(&self, end: Offset) -> Result<(), Lost> {
+        // What is written is not given up any more, and the high watermark will be this batch's.
+        self.written.reach(end.value()).await.map_err(|_| Lost)?;
+        self.high_watermark.reach(end.value()).await.map_err(|_| Lost)
+    }
 }
 
 /// The batch will not become durable here: the device was full or failed, or the log was closed.
@@ -77,22 +101,20 @@ pub struct Lost;
 impl Ticket {
     /// Whether it has come far enough already.
     pub fn is_done(&self) -> bool {
-        let end = self.appended.end.value();
-        self.reach.as_ref().is_none_or(|reach| {
-            let committed = reach.committed.as_ref().is_none_or(|watch| watch.value() >= end);
-            committed && reach.written.value() >= end
+        let end = self.appended.end;
+        self.reach.as_ref().is_none_or(|reach| match reach {
+            Reach::Written(written) => written.value() >= end.value(),
+            Reach::Committed(commit) => commit.is_reached(end),
         })
     }
 
     /// Waits until the batch is as durable as its acks ask.
     pub async fn done(&self) -> Result<(), Lost> {
-        let Some(Reach { written, committed }) = &self.reach else { return Ok(()) };
-        let end = self.appended.end.value();
-        // What is written is not given up any more, and the high watermark will be this batch's.
-        written.reach(end).await.map_err(|_| Lost)?;
-        match committed {
+        let end = self.appended.end;
+        match &self.reach {
             None => Ok(()),
-            Some(high_watermark) => high_watermark.reach(end).await.map_err(|_| Lost),
+            Some(Reach::Written(written)) => written.reach(end.value()).await.map_err(|_| Lost),
+            Some(Reach::Committed(commit)) => commit.reach(end).await,
         }
     }
 }
@@ -129,9 +151,11 @@ impl<E: Env> Partition<E> {
             leader.epoch()
         };
         let appended = partition.log.append(batch, epoch, acks == Acks::Leader)?;
-        let committed = (acks == Acks::All).then(|| partition.high_watermark.clone());
-        let reach =
-            (acks != Acks::None).then(|| Reach { written: partition.log.written(), committed });
+        let reach = match acks {
+            Acks::None => None,
+            Acks::Leader => Some(Reach::Written(partition.log.written())),
+            Acks::All => Some(Reach::Committed(self.commit())),
+        };
         if !partition.following.replace(true) {
             partition.env.spawn(Queue::Request, follow(partition.clone()));
         }
@@ -167,6 +191,12 @@ impl<E: Env> Partition<E> {
     /// The high watermark, to wait for. Closed when the log takes no batches any more.
     pub fn watch(&self) -> Watch {
         self.0.high_watermark.clone()
+    }
+
+    /// Whether what is in the log now becomes committed.
+    pub fn commit(&self) -> Commit {
+        let high_watermark = self.0.high_watermark.clone();
+        Commit { written: self.0.log.written(), high_watermark }
     }
 
     /// Reads committed batches; `None` when the device must be asked.
