@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
-use crate::env::{Block, Env, File, Open, Persist};
+use crate::env::{Env, File, Open, Persist, block_of};
 use crate::ids::TopicPartition;
 use crate::producers::ProducersSnapshot;
 
@@ -96,8 +96,7 @@ impl Checkpoint {
             }
             file => file?,
         };
-        let mut block = env.block(bytes.len());
-        block.bytes_mut()[..bytes.len()].copy_from_slice(&bytes);
+        let block = block_of(env, &bytes);
         file.write_at(Rc::new(block), 0, Persist::Synced).await
     }
 

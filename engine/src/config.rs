@@ -41,7 +41,7 @@ pub struct EngineLimits {
 impl Default for EngineLimits {
     fn default() -> EngineLimits {
         EngineLimits {
-            block_bytes_max: 1 << 20,
+            block_bytes_max: 4 << 20,
             tail_bytes_max: 64 << 20,
             decompressed_bytes_max: 64 << 20,
             producers_max: 10_000,

@@ -137,7 +137,8 @@ pub trait Env: Clone + 'static {
     fn turn(&self) -> impl Future<Output = ()>;
     /// 64 random bits; all randomness of a shard comes from here.
     fn random(&self) -> u64;
-    /// Zeroed device memory of `len` bytes rounded up to [`BLOCK_ALIGN`].
+    /// Device memory of `len` bytes rounded up to [`BLOCK_ALIGN`], with whatever content: it may
+    /// have been used before. Whoever writes it to a device fills all of it ([`block_of`]).
     fn block(&self, len: usize) -> <Self::File as File>::Block;
 
     /// Opens a file.
@@ -162,6 +163,15 @@ pub trait Env: Clone + 'static {
 pub type BlockOf<E> = <<E as Env>::File as File>::Block;
 /// The read type of an environment's files.
 pub type ReadOf<E> = <<E as Env>::File as File>::Read;
+
+/// A block that holds `bytes`, and zeros to its end.
+pub fn block_of<E: Env>(env: &E, bytes: &[u8]) -> BlockOf<E> {
+    let mut block = env.block(bytes.len());
+    let (front, padding) = block.bytes_mut().split_at_mut(bytes.len());
+    front.copy_from_slice(bytes);
+    padding.fill(0);
+    block
+}
 
 /// Rounds up to the next multiple of [`BLOCK_ALIGN`].
 pub const fn align_up(len: usize) -> usize {

@@ -46,6 +46,7 @@ mod cursor;
 mod disk;
 mod index_file;
 mod judge;
+mod prepare;
 mod syncs;
 mod tail;
 mod writer;
@@ -78,6 +79,9 @@ pub struct Bounds {
     /// In a log that requires `Synced`: bytes that may be written ahead of the last sync. Recovery
     /// relies on it: valid batches further than this behind a hole prove damage.
     pub unsynced_bytes_max: u64,
+    /// Bytes that are zeroed ahead of small synced writes, at most; a multiple of
+    /// [`BLOCK_ALIGN`](crate::env::BLOCK_ALIGN). 0: none are.
+    pub zeroed_bytes_max: u64,
     /// Bytes appended after which a checkpoint is due, bounding what recovery scans.
     pub checkpoint_bytes: u64,
     /// A bug, for the test of the crash test; `None` everywhere else.
@@ -93,8 +97,9 @@ impl Bounds {
 impl Default for Bounds {
     fn default() -> Bounds {
         Bounds {
-            block_bytes_max: 1 << 20,
+            block_bytes_max: 4 << 20,
             unsynced_bytes_max: 4 << 20,
+            zeroed_bytes_max: 1 << 20,
             checkpoint_bytes: 64 << 20,
             mutant: None,
         }

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use crate::env::{Env, Open};
 use crate::ids::Offset;
 use crate::time::Timestamp;
+use crate::wait::Watch;
 
 pub mod index;
 
@@ -32,6 +33,8 @@ pub(crate) struct Segment<E: Env> {
     pub size: Cell<u64>,
     /// Bytes reserved on the device.
     pub allocated: Cell<u64>,
+    /// Zeros that were written behind the data.
+    pub zeros: Zeros,
     /// Behind `size` there may be batches of a write that was given up.
     pub stale: Cell<bool>,
     /// Covers the first `indexed` bytes; `None` until somebody needs it.
@@ -47,6 +50,18 @@ pub(crate) struct Segment<E: Env> {
     pub touched: Cell<bool>,
 }
 
+/// What is zeroed ahead of the writes (see `log::prepare`).
+#[derive(Default)]
+pub(crate) struct Zeros {
+    /// Position up to which the file has written blocks, except for a short gap behind the data.
+    pub end: Cell<u64>,
+    /// Zeros are on their way to positions from `begin` on.
+    pub busy: Cell<bool>,
+    pub begin: Cell<u64>,
+    /// How many rounds are over.
+    pub rounds: Watch,
+}
+
 impl<E: Env> Segment<E> {
     /// A segment that is to be, or whose file has been seen in the directory (`exists`).
     pub fn new(base: Offset, exists: bool, size: u64) -> Rc<Segment<E>> {
@@ -56,6 +71,7 @@ impl<E: Env> Segment<E> {
             exists: Cell::new(exists),
             size: Cell::new(size),
             allocated: Cell::new(size),
+            zeros: Zeros::default(),
             stale: Cell::new(false),
             index: RefCell::new(None),
             indexed: Cell::new(0),

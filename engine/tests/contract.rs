@@ -84,7 +84,7 @@ macro_rules! cases {
 
 cases! {
     files:
-        blocks_are_zeroed_aligned_and_trimmed
+        blocks_are_aligned_padded_and_trimmed
         what_is_written_is_read_at_any_position
         reads_end_with_the_file
         truncation_cuts_and_extends_to_any_length

@@ -65,6 +65,7 @@ impl World {
         let bounds = Bounds {
             block_bytes_max: random.between(1, 5) as usize * 8_192,
             unsynced_bytes_max: random.between(1, 20_000),
+            zeroed_bytes_max: 8_192,
             checkpoint_bytes: random.between(1_000, 50_000),
             mutant: None,
         };

@@ -5,6 +5,11 @@ use std::process::ExitCode;
 use net::cli::{Action, CliError, decide};
 use net::process;
 
+/// Blocks of the log are large and short-lived; glibc gives such memory back to the kernel and
+/// takes it again page by page.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("RINGBOLT_LOG_FILTER")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));

@@ -66,6 +66,11 @@ enum Command {
     Start(start::Args),
 }
 
+/// Blocks of the log are large and short-lived; glibc gives such memory back to the kernel and
+/// takes it again page by page.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let outcome = match Line::parse().command {
         Command::Engine(args) => engine_log::run(&args),

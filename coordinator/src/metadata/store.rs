@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use engine::env::{Block, Env, File, Open, Persist, align_up};
+use engine::env::{Env, File, Open, Persist, align_up, block_of};
 use engine::ids::Offset;
 
 use crate::cluster::Cluster;
@@ -142,8 +142,7 @@ impl<E: Env> Store<E> {
         let file = self.env.open(path, Open::Create).await?;
         file.allocate(0, align_up(bytes.len()) as u64).await?;
         for (at, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
-            let mut block = self.env.block(align_up(piece.len()));
-            block.bytes_mut()[..piece.len()].copy_from_slice(piece);
+            let block = block_of(&self.env, piece);
             let pos = (at * PIECE_BYTES) as u64;
             file.write_at(Rc::new(block), pos, Persist::Written).await?;
             self.env.turn().await;

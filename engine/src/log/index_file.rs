@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::read::Walk;
 use super::{Inner, Mutant, ReadError};
-use crate::env::{Block, Env, File, Open, Persist};
+use crate::env::{Env, File, Open, Persist, block_of};
 use crate::segment::index::Index;
 use crate::segment::{Segment, index_path};
 
@@ -24,8 +24,7 @@ impl<E: Env> Inner<E> {
             _ => {}
         }
         let file = self.env.open(&path, Open::Create).await?;
-        let mut block = self.env.block(bytes.len());
-        block.bytes_mut()[..bytes.len()].copy_from_slice(&bytes);
+        let block = block_of(&self.env, &bytes);
         file.write_at(Rc::new(block), 0, Persist::Written).await
     }
 

@@ -141,6 +141,11 @@ impl<E: Env> Tail<E> {
         self.unwritten
     }
 
+    /// Bytes in the block that was frozen last, carry included.
+    pub fn last_used(&self) -> usize {
+        self.last_used
+    }
+
     /// Blocks that can be read, oldest first.
     pub fn held(&self) -> &VecDeque<Rc<Frozen<E>>> {
         &self.held
@@ -203,6 +208,8 @@ impl<E: Env> Tail<E> {
         let Some(mut filling) = self.filling.take() else { return };
         assert!(!filling.batches.is_empty(), "a filling block exists only for a batch");
         filling.block.trim(align_up(filling.used));
+        // Memory has been used before: the padding of the last sector is zeros on the device.
+        filling.block.bytes_mut()[filling.used..].fill(0);
         let partial = align_down(filling.used as u64) as usize;
         self.next.carry.clear();
         self.next.carry.extend_from_slice(&filling.block[partial..filling.used]);

@@ -99,6 +99,7 @@ impl<E: Env> Inner<E> {
         let segment = self.segment_at(block.segment).await?;
         let file = self.patient_file(&segment).await?;
         let end = block.pos + block.block.len() as u64;
+        self.keep_clear(&segment, end).await;
         if end > segment.allocated.get() {
             self.reserve(&segment, &file, end).await?;
         }
@@ -199,9 +200,10 @@ impl<E: Env> Inner<E> {
         // First without the cut, so that from here to its end no other sync runs: of two at the
         // same time, an error may be reported to one only.
         self.sync_written().await?;
+        self.keep_clear(segment, u64::MAX).await;
+        self.ensure_works()?;
         let file = self.patient_file(segment).await?;
-        file.truncate(segment.size.get()).await?;
-        segment.allocated.set(segment.size.get());
+        self.cut(segment, &file).await?;
         file.sync().await?;
         if let Err(error) = self.save_index(segment, segment.size.get()).await {
             tracing::debug!(dir = %self.dir.display(), %error, "the index was not saved");
@@ -242,11 +244,20 @@ impl<E: Env> Inner<E> {
         let Some(segment) = stale.filter(|_| !self.shared.bounds.has(Mutant::KeepGivenUp)) else {
             return Ok(());
         };
+        self.keep_clear(&segment, u64::MAX).await;
+        self.ensure_works()?;
         let file = self.patient_file(&segment).await?;
-        file.truncate(segment.size.get()).await?;
-        segment.allocated.set(segment.size.get());
+        self.cut(&segment, &file).await?;
         file.sync().await?;
         segment.stale.set(false);
+        Ok(())
+    }
+
+    /// Cuts a segment's file to its data. Nothing may be on its way to the file.
+    async fn cut(&self, segment: &Segment<E>, file: &E::File) -> io::Result<()> {
+        file.truncate(segment.size.get()).await?;
+        segment.allocated.set(segment.size.get());
+        segment.zeros.end.set(0);
         Ok(())
     }
 
@@ -279,6 +290,7 @@ impl<E: Env> Inner<E> {
         self.shared.budget.on_drained(block.fresh);
         self.shared.budget.shrink();
         self.complete_index_soon(&segment);
+        self.prepare_ahead(&segment);
         self.maybe_sync();
     }
 

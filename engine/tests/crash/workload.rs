@@ -58,6 +58,7 @@ impl World {
         let bounds = Bounds {
             block_bytes_max: random.between(1, 3) as usize * 4_096,
             unsynced_bytes_max: random.between(1_000, 9_000),
+            zeroed_bytes_max: random.below(3) * 4_096,
             checkpoint_bytes: random.between(1_000, 9_000),
             mutant,
         };

@@ -22,10 +22,13 @@ pub struct SimBlock {
     len: usize,
 }
 
+/// What memory holds that was used before: whoever forgets to fill a block will find it.
+const USED: u8 = 0xa7;
+
 impl SimBlock {
     pub(super) fn new(len: usize) -> SimBlock {
         let len = align_up(len);
-        let memory = vec![0; len + BLOCK_ALIGN];
+        let memory = vec![USED; len + BLOCK_ALIGN];
         let start = memory.as_ptr().align_offset(BLOCK_ALIGN);
         assert!(start < BLOCK_ALIGN, "a byte pointer can always be aligned");
         SimBlock { memory, start, len }

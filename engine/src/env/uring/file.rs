@@ -13,17 +13,15 @@ use nix::libc::{EINTR, EOPNOTSUPP, O_DSYNC};
 use super::{UringEnv, on_path, os_error};
 use crate::env::{BLOCK_ALIGN, Block, File, Open, Persist, align_down, align_up};
 
-/// Device memory, aligned to [`BLOCK_ALIGN`] and zeroed when new. It comes from the global
+/// Device memory, aligned to [`BLOCK_ALIGN`]. It comes from the global
 /// allocator: glommio's registered pool is small and serves reads.
 pub struct UringBlock(Rc<DmaBuffer>);
 
 impl UringBlock {
-    /// Zeroed memory of `len` bytes, at least 1, rounded up to [`BLOCK_ALIGN`].
+    /// Memory of `len` bytes, at least 1, rounded up to [`BLOCK_ALIGN`]. Not zeroed: whoever fills
+    /// it touches it anyhow, and of a large block zeroing cost as much as the copy into it.
     pub(super) fn new(len: usize) -> UringBlock {
-        let mut buffer = glommio::allocate_dma_buffer_global(align_up(len.max(1)));
-        // Fresh buffers are uninitialised memory.
-        buffer.as_bytes_mut().fill(0);
-        UringBlock(Rc::new(buffer))
+        UringBlock(Rc::new(glommio::allocate_dma_buffer_global(align_up(len.max(1)))))
     }
 
     fn buffer_mut(&mut self) -> &mut DmaBuffer {
