@@ -75,10 +75,20 @@ impl World {
         let fell = self.end() < end;
         assert!(watches.iter().all(|watch| watch.is_closed() == fell), "{end} fell: {fell}");
         if fell {
+            self.check_no_index_is_left();
             assert_eq!(self.log.synced().value(), self.end(), "all that is left is durable");
         }
         // Another leader goes on from here.
         self.epoch.0 += 1;
+    }
+
+    /// A saved index is a hint that is true of the segment as it was: it goes with the cut.
+    fn check_no_index_is_left(&self) {
+        let files = self.env.node().disk().files();
+        let last = files.iter().rfind(|path| path.ends_with(".log")).expect("the active one");
+        let active = last.replace(".log", ".index");
+        let left = files.iter().find(|path| path.ends_with(".index") && **path >= active);
+        assert_eq!(left, None, "the last segment is {last}");
     }
 
     fn on_truncated(&mut self, to: u64) {
