@@ -73,6 +73,8 @@ impl World {
         self.on_truncated(to);
         assert_eq!(truncated.unwrap().value(), self.end(), "truncated to {to} in {start}..{end}");
         let fell = self.end() < end;
+        let latest = self.log.with_epochs(|epochs| epochs.latest());
+        assert!(latest.is_none_or(|e| e.start.value() < self.end()), "{latest:?} (KAFKA-10706)");
         assert!(watches.iter().all(|watch| watch.is_closed() == fell), "{end} fell: {fell}");
         if fell {
             self.check_no_index_is_left();
