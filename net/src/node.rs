@@ -13,7 +13,7 @@ use coordinator::image::Image;
 use engine::cache::BlockBudget;
 use engine::env::Queue;
 use engine::ids::{TopicId, TopicPartition};
-use engine::log::{Bounds, Disk, Shared};
+use engine::log::{Disk, Shared};
 use futures_lite::future;
 
 use crate::connection;
@@ -63,7 +63,7 @@ pub async fn run_shard<E: NetEnv>(
     let shared = Shared {
         budget: BlockBudget::new(options.limits.tail_bytes_max, options.unwritten_bytes_max),
         disk: Disk::default(),
-        bounds: Bounds { block_bytes_max: options.limits.block_bytes_max, ..Bounds::default() },
+        bounds: options.bounds,
     };
     let shard = Shard::new(&env, index, count, options, shared, ends);
     let controller = match index {

@@ -19,7 +19,7 @@ use coordinator::image::delta::Delta;
 use engine::config::{EngineLimits, LogConfig, LogOverrides};
 use engine::env::Queue;
 use engine::ids::{BrokerId, TopicId, TopicPartition};
-use engine::log::Shared;
+use engine::log::{Bounds, Shared};
 use engine::wait::{Gate, Watch};
 
 use crate::api::produce::{Outcome, ProduceCall};
@@ -45,6 +45,8 @@ pub struct Options {
     pub log: LogOverrides,
     /// What bounds the engine of each shard.
     pub limits: EngineLimits,
+    /// What bounds each log.
+    pub bounds: Bounds,
     /// Requests of one connection that may wait for their answers.
     pub requests_in_flight_max: usize,
     /// Most connections of one shard.
@@ -73,6 +75,7 @@ impl Options {
             data: broker.data_dir.clone(),
             log: broker.log.clone(),
             limits: broker.engine,
+            bounds: Bounds { block_bytes_max: broker.engine.block_bytes_max, ..Bounds::default() },
             requests_in_flight_max: REQUESTS_IN_FLIGHT_MAX,
             connections_max: CONNECTIONS_MAX,
             fetch_sessions_max: broker.fetch_sessions_max.div_ceil(shards),
