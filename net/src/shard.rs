@@ -112,6 +112,8 @@ pub enum Call {
     Image(Arc<Image>),
     /// Remove what is left of a deleted topic.
     Purge(TopicId),
+    /// Say whether the device of the data directory has failed.
+    Disk,
 }
 
 /// The answer to a [`Call`], variant by variant.
@@ -128,6 +130,8 @@ pub enum Answer {
     Controlled(Option<Box<Reply>>),
     /// To `Image` and `Purge`.
     Done,
+    /// To `Disk`: what has failed, if something has.
+    Disk(Option<String>),
 }
 
 /// The mesh of this process.
@@ -292,6 +296,22 @@ impl<E: NetEnv> Shard<E> {
         told.into_iter().map(|told| told.expect("each was asked of one shard")).collect()
     }
 
+    /// What has failed first on the device of the data directory, as far as any shard has noticed:
+    /// each finds out by itself, from its own writes.
+    pub async fn disk_failure(&self) -> Option<String> {
+        let others = (0..self.0.count).filter(|&shard| shard != self.0.index);
+        let calls: Vec<_> =
+            others.map(|shard| self.mesh().call(&self.0.env, shard, Call::Disk)).collect();
+        let mut failure = self.0.shared.disk.failed();
+        for mut call in calls {
+            let Answer::Disk(failed) = call.answer().await else {
+                unreachable!("an answer is of its call's kind")
+            };
+            failure = failure.or(failed);
+        }
+        failure
+    }
+
     /// Serves one call of another shard. Returns when the next of the same sender may be served.
     async fn serve(&self, call: Call, answering: Answering<E, Call, Answer>) {
         let shard = self.clone();
@@ -327,6 +347,7 @@ impl<E: NetEnv> Shard<E> {
                 self.take_image(image);
                 answering.answer(Answer::Done);
             }
+            Call::Disk => answering.answer(Answer::Disk(self.0.shared.disk.failed())),
             Call::Purge(topic) => self.later(async move {
                 shard.0.partitions.purge(&shard, topic).await;
                 answering.answer(Answer::Done);
