@@ -29,7 +29,7 @@ const SEEDS: u64 = 100;
 /// Seeds within which each mutant has to be seen.
 const MUTANT_SEEDS: u64 = 60;
 
-/// Seeds beyond those that once failed: 180, a broker that came up and never served.
+/// Seeds that once failed and lie beyond the hundred. 180: a broker that listened and never served.
 const FOUND: &[u64] = &[180];
 
 fn number(name: &str, default: u64) -> u64 {
