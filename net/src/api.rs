@@ -148,6 +148,39 @@ mod tests {
         assert_eq!(lookup(i16::MAX), None);
     }
 
+    /// Key, advertised minimum, maximum and first flexible version in Kafka 4.4 (`*Request.json`),
+    /// of every API that issue A asks for, written down a second time.
+    const KAFKA: [(i16, i16, i16, i16); 20] = [
+        (0, 0, 13, 9),
+        (1, 4, 18, 12),
+        (2, 1, 11, 6),
+        (3, 0, 13, 9),
+        (10, 0, 6, 3),
+        (18, 0, 5, 3),
+        (19, 2, 7, 5),
+        (20, 1, 6, 4),
+        (21, 0, 2, 2),
+        (22, 0, 5, 2),
+        (23, 2, 4, 4),
+        (32, 1, 4, 4),
+        (33, 0, 2, 2),
+        (35, 1, 5, 2),
+        (37, 0, 3, 2),
+        (44, 0, 1, 1),
+        (60, 0, 2, 0),
+        (61, 0, 0, 0),
+        (74, 0, 1, 0),
+        (75, 0, 0, 0),
+    ];
+
+    #[test]
+    fn ranges_are_those_of_kafka() {
+        let of = |api: &Api| (api.key, api.advertised_min, api.version_max, api.flexible_min);
+        for wanted in KAFKA {
+            assert_eq!(lookup(wanted.0).map(of), Some(wanted));
+        }
+    }
+
     #[test]
     fn single_versions_that_clients_test_for_are_advertised() {
         // librdkafka up to 2.11.0, `rdkafka_feature.c`.

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use coordinator::controller::{Registration, Reply, Request};
 use coordinator::metadata::{Metadata, MetadataError};
 use engine::env::Queue;
+use engine::ids::Offset;
 
 use crate::env::NetEnv;
 use crate::node;
@@ -39,7 +40,9 @@ pub async fn start<E: NetEnv>(shard: &Shard<E>) -> Result<Metadata<E>, StartErro
     let limits = options.broker.topics.clone();
     let (metadata, opened) = Metadata::open(env, &dir, options.me, limits, &shard.0.shared).await?;
     tracing::debug!(?opened, "metadata opened");
-    env.spawn(Queue::Request, publish_all(shard.clone(), metadata.clone()));
+    // Taken before the task first runs: that may be when this broker is registered already.
+    let replayed = metadata.image().offset();
+    env.spawn(Queue::Request, publish_all(shard.clone(), metadata.clone(), replayed));
     register(shard, &metadata).await?;
     let control = {
         let (shard, metadata) = (shard.clone(), metadata.clone());
@@ -87,13 +90,13 @@ async fn register<E: NetEnv>(shard: &Shard<E>, metadata: &Metadata<E>) -> Result
     }
 }
 
-/// Gives every shard each committed picture; those that are overtaken meanwhile are left out.
+/// Gives every shard each committed picture newer than `seen`; those that are overtaken meanwhile
+/// are left out.
 ///
 /// The first one shows this broker's registration, never what was replayed: registering raises
 /// the epoch of every leader, and a partition that was opened in the old one would refuse clients
 /// that have heard of the new one.
-async fn publish_all<E: NetEnv>(shard: Shard<E>, metadata: Metadata<E>) {
-    let mut seen = metadata.image().offset();
+async fn publish_all<E: NetEnv>(shard: Shard<E>, metadata: Metadata<E>, mut seen: Offset) {
     while let Ok(image) = metadata.newer_than(seen).await {
         seen = image.offset();
         shard.publish(image).await;

@@ -13,7 +13,7 @@ use coordinator::image::Image;
 use engine::cache::BlockBudget;
 use engine::env::Queue;
 use engine::ids::{TopicId, TopicPartition};
-use engine::log::{Bounds, Disk, Shared};
+use engine::log::{Disk, Shared};
 use futures_lite::future;
 
 use crate::connection;
@@ -63,7 +63,7 @@ pub async fn run_shard<E: NetEnv>(
     let shared = Shared {
         budget: BlockBudget::new(options.limits.tail_bytes_max, options.unwritten_bytes_max),
         disk: Disk::default(),
-        bounds: Bounds { block_bytes_max: options.limits.block_bytes_max, ..Bounds::default() },
+        bounds: options.bounds,
     };
     let shard = Shard::new(&env, index, count, options, shared, ends);
     let controller = match index {
@@ -177,16 +177,19 @@ async fn open_own<E: NetEnv>(shard: Shard<E>) {
         known.borrow_mut().retain(|id| own.binary_search(id).is_ok() || own.contains(id));
         let new: Vec<_> = own.into_iter().filter(|id| !known.borrow().contains(id)).collect();
         for batch in new.chunks(OPENING_MAX) {
-            let mut opening: Vec<_> =
-                batch.iter().map(|&id| Box::pin(shard.0.partitions.get(&shard, id))).collect();
-            for opening in &mut opening {
-                let _ = future::poll_once(opening.as_mut()).await;
+            // All begin at once. One that was open already is over now, and not to be polled again.
+            let mut opening = Vec::with_capacity(batch.len());
+            for &id in batch {
+                let mut one = Box::pin(shard.0.partitions.get(&shard, id));
+                if future::poll_once(one.as_mut()).await.is_none() {
+                    opening.push(one);
+                }
             }
-            for (opening, &id) in opening.into_iter().zip(batch) {
+            for one in opening {
                 // A failure is logged where it is found, and told to whoever asks.
-                let _ = opening.await;
-                known.borrow_mut().insert(id);
+                let _ = one.await;
             }
+            known.borrow_mut().extend(batch);
             shard.env().turn().await;
         }
         let changed = shard.0.image_offset.reach(image.offset().value() + 1);

@@ -41,6 +41,44 @@ enum Place<E: NetEnv> {
     Offline(Arc<str>),
 }
 
+/// An opening under way. Whoever opens may be dropped in the middle of it (its connection ends): then
+/// the place is free again, and who waits for it opens it instead.
+struct Opening<'p, E: NetEnv> {
+    places: &'p RefCell<BTreeMap<TopicPartition, Place<E>>>,
+    id: TopicPartition,
+    over: Watch,
+}
+
+impl<'p, E: NetEnv> Opening<'p, E> {
+    fn begin(
+        places: &'p RefCell<BTreeMap<TopicPartition, Place<E>>>,
+        id: TopicPartition,
+    ) -> Opening<'p, E> {
+        let over = Watch::new(0);
+        places.borrow_mut().insert(id, Place::Opening(over.clone()));
+        Opening { places, id, over }
+    }
+
+    /// It has come to its end.
+    fn end(self, place: Place<E>) {
+        // Not there any more: the topic was deleted meanwhile.
+        if let Some(slot) = self.places.borrow_mut().get_mut(&self.id) {
+            *slot = place;
+        }
+    }
+}
+
+impl<E: NetEnv> Drop for Opening<'_, E> {
+    fn drop(&mut self) {
+        let mut places = self.places.borrow_mut();
+        if let Some(Place::Opening(_)) = places.get(&self.id) {
+            places.remove(&self.id);
+        }
+        drop(places);
+        self.over.raise(1);
+    }
+}
+
 /// The table.
 pub struct Partitions<E: NetEnv> {
     places: RefCell<BTreeMap<TopicPartition, Place<E>>>,
@@ -121,8 +159,7 @@ impl<E: NetEnv> Partitions<E> {
             return Err(Unavailable::NotLeader);
         }
         assert!(shard.owns(id), "a partition is opened by its owner");
-        let opened = Watch::new(0);
-        self.places.borrow_mut().insert(id, Place::Opening(opened.clone()));
+        let opening = Opening::begin(&self.places, id);
         let config = Rc::new(shard.log_config(&topic));
         let dir = partition_dir(&shard.options().data, id);
         let env = shard.env();
@@ -142,13 +179,7 @@ impl<E: NetEnv> Partitions<E> {
                 Place::Offline(error.to_string().into())
             }
         };
-        let mut places = self.places.borrow_mut();
-        // Not there any more: the topic was deleted meanwhile.
-        if let Some(slot) = places.get_mut(&id) {
-            *slot = place;
-        }
-        drop(places);
-        opened.raise(1);
+        opening.end(place);
         Ok(())
     }
 
@@ -246,4 +277,34 @@ pub(crate) async fn remove_files<E: Env>(env: &E, dir: &Path) -> io::Result<()> 
         env.turn().await;
     }
     env.remove_dir(dir).await
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::env::sim::SimEnv;
+
+    use super::*;
+
+    #[test]
+    fn an_opener_that_goes_away_leaves_no_mark() {
+        let places: RefCell<BTreeMap<TopicPartition, Place<SimEnv>>> = RefCell::default();
+        let id = TopicPartition { topic: TopicId::random(1, 2), partition: PartitionIndex(0) };
+        let opening = Opening::begin(&places, id);
+        let waiting = opening.over.clone();
+        drop(opening);
+        assert!(places.borrow().is_empty(), "the next one opens it");
+        assert_eq!(waiting.value(), 1, "who waited looks again");
+
+        let opening = Opening::begin(&places, id);
+        let waiting = opening.over.clone();
+        opening.end(Place::Offline("broken".into()));
+        assert!(matches!(places.borrow().get(&id), Some(Place::Offline(_))));
+        assert_eq!(waiting.value(), 1);
+
+        places.borrow_mut().clear();
+        let opening = Opening::begin(&places, id);
+        places.borrow_mut().clear();
+        opening.end(Place::Offline("deleted meanwhile".into()));
+        assert!(places.borrow().is_empty());
+    }
 }

@@ -19,7 +19,7 @@ use coordinator::image::delta::Delta;
 use engine::config::{EngineLimits, LogConfig, LogOverrides};
 use engine::env::Queue;
 use engine::ids::{BrokerId, TopicId, TopicPartition};
-use engine::log::Shared;
+use engine::log::{Bounds, Shared};
 use engine::wait::{Gate, Watch};
 
 use crate::api::produce::{Outcome, ProduceCall};
@@ -45,6 +45,8 @@ pub struct Options {
     pub log: LogOverrides,
     /// What bounds the engine of each shard.
     pub limits: EngineLimits,
+    /// What bounds each log.
+    pub bounds: Bounds,
     /// Requests of one connection that may wait for their answers.
     pub requests_in_flight_max: usize,
     /// Most connections of one shard.
@@ -73,6 +75,7 @@ impl Options {
             data: broker.data_dir.clone(),
             log: broker.log.clone(),
             limits: broker.engine,
+            bounds: Bounds { block_bytes_max: broker.engine.block_bytes_max, ..Bounds::default() },
             requests_in_flight_max: REQUESTS_IN_FLIGHT_MAX,
             connections_max: CONNECTIONS_MAX,
             fetch_sessions_max: broker.fetch_sessions_max.div_ceil(shards),
@@ -109,6 +112,8 @@ pub enum Call {
     Image(Arc<Image>),
     /// Remove what is left of a deleted topic.
     Purge(TopicId),
+    /// Say whether the device of the data directory has failed.
+    Disk,
 }
 
 /// The answer to a [`Call`], variant by variant.
@@ -125,6 +130,8 @@ pub enum Answer {
     Controlled(Option<Box<Reply>>),
     /// To `Image` and `Purge`.
     Done,
+    /// To `Disk`: what has failed, if something has.
+    Disk(Option<String>),
 }
 
 /// The mesh of this process.
@@ -289,6 +296,22 @@ impl<E: NetEnv> Shard<E> {
         told.into_iter().map(|told| told.expect("each was asked of one shard")).collect()
     }
 
+    /// What has failed first on the device of the data directory, as far as any shard has noticed:
+    /// each finds out by itself, from its own writes.
+    pub async fn disk_failure(&self) -> Option<String> {
+        let others = (0..self.0.count).filter(|&shard| shard != self.0.index);
+        let calls: Vec<_> =
+            others.map(|shard| self.mesh().call(&self.0.env, shard, Call::Disk)).collect();
+        let mut failure = self.0.shared.disk.failed();
+        for mut call in calls {
+            let Answer::Disk(failed) = call.answer().await else {
+                unreachable!("an answer is of its call's kind")
+            };
+            failure = failure.or(failed);
+        }
+        failure
+    }
+
     /// Serves one call of another shard. Returns when the next of the same sender may be served.
     async fn serve(&self, call: Call, answering: Answering<E, Call, Answer>) {
         let shard = self.clone();
@@ -324,6 +347,7 @@ impl<E: NetEnv> Shard<E> {
                 self.take_image(image);
                 answering.answer(Answer::Done);
             }
+            Call::Disk => answering.answer(Answer::Disk(self.0.shared.disk.failed())),
             Call::Purge(topic) => self.later(async move {
                 shard.0.partitions.purge(&shard, topic).await;
                 answering.answer(Answer::Done);

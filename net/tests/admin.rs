@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use engine::batch::{BatchBuilder, NewRecord, Producer, Sequence};
-use engine::env::sim::End;
+use engine::batch::{BatchBuilder, Codec, NewRecord, Producer, Sequence};
+use engine::env::sim::{End, Fault, OpKind};
 use engine::ids::{ProducerEpoch, ProducerId, TopicId};
 use engine::time::Timestamp;
 use net::api::APIS;
@@ -674,6 +674,65 @@ fn log_dirs_tell_what_partitions_hold() {
         let asked = [2, 9];
         let topics = [describe_log_dirs::RequestTopic { topic: "t", partitions: (&asked).into() }];
         assert_eq!(sizes(Some((&topics).into())).await, [(2, true)]);
+    });
+}
+
+#[test]
+fn a_disk_that_failed_under_one_shard_is_told_by_all() {
+    let broker = Broker::start(5, 3, &[]);
+    let (client, topic) = broker.client(async |client| {
+        let (_, topic) = create(&client.connect().await, "t", 1, &[]).await;
+        (client.clone(), topic)
+    });
+    broker.fail_disk(Fault::eio(OpKind::Write).under(&format!("/data/{topic}")).times(1));
+    broker.client(async |_| {
+        let on = client.connect().await;
+        assert_eq!(append(&on, "t", 0, &[1], None).await, Err(ErrorCode::KafkaStorageError));
+        // More connections than shards: each of them takes some.
+        for _ in 0..12 {
+            let on = client.connect().await;
+            let request = DescribeLogDirsRequest { topics: None };
+            let answer = on.call(&request, 4).await;
+            let response: DescribeLogDirsResponse<'_> = answer.read();
+            let dirs: Vec<_> = response.results.iter().map(|dir| dir.error_code).collect();
+            assert_eq!(dirs, [ErrorCode::KafkaStorageError]);
+        }
+    });
+}
+
+#[test]
+fn zstd_is_for_those_who_say_that_they_know_it() {
+    on_brokers(&[], async |client| {
+        let on = client.connect().await;
+        create(&on, "t", 1, &[]).await;
+        let record = NewRecord { value: Some(b"v"), ..Default::default() };
+        for (codec, version, expected) in [
+            (Codec::Zstd, 3, ErrorCode::UnsupportedCompressionType),
+            (Codec::Zstd, 6, ErrorCode::UnsupportedCompressionType),
+            (Codec::Zstd, 7, ErrorCode::None),
+            (Codec::Lz4, 6, ErrorCode::None),
+        ] {
+            let mut builder = BatchBuilder::new(1 << 20).codec(codec);
+            builder.push(&record).expect("it has room");
+            let batch = builder.build().expect("it can be compressed");
+            let partitions =
+                [produce::RequestPartition { index: 0, records: Some(Records::Here(&batch)) }];
+            let topics = [produce::RequestTopic {
+                name: "t",
+                partitions: (&partitions).into(),
+                ..Default::default()
+            }];
+            let request = ProduceRequest {
+                acks: -1,
+                topics: (&topics).into(),
+                timeout_ms: 30_000,
+                ..Default::default()
+            };
+            let answer = on.call(&request, version).await;
+            let response: ProduceResponse<'_> = answer.read();
+            let told = response.topics.first().and_then(|t| t.partitions.first()).expect("one");
+            assert_eq!(told.error_code, expected, "{codec:?} in version {version}");
+        }
     });
 }
 

@@ -17,6 +17,9 @@ use net::wire::{ErrorCode, Records};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+#[path = "e2e/hostile.rs"]
+mod hostile;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Broker {
@@ -81,9 +84,13 @@ fn create(client: &mut Client, name: &str) {
 }
 
 fn produce(client: &mut Client, topic: &str, value: &str, acks: i16) -> i64 {
+    produce_bytes(client, topic, value.as_bytes(), acks)
+}
+
+fn produce_bytes(client: &mut Client, topic: &str, value: &[u8], acks: i16) -> i64 {
     let mut builder = BatchBuilder::new(1 << 20);
     let timestamp = Timestamp(1);
-    let record = NewRecord { timestamp, key: None, value: Some(value.as_bytes()), headers: &[] };
+    let record = NewRecord { timestamp, key: None, value: Some(value), headers: &[] };
     builder.push(&record).expect("it has room");
     let batch = builder.build().expect("uncompressed");
     let partitions = [produce::RequestPartition { index: 0, records: Some(Records::Here(&batch)) }];

@@ -45,6 +45,9 @@ fn response(error_code: ErrorCode) -> ApiVersionsResponse<'static> {
     ApiVersionsResponse { error_code, api_keys, ..Default::default() }
 }
 
+/// The node id of a client that names none.
+const NO_NODE: i32 = -1;
+
 /// Where the client is.
 #[derive(Clone, Copy)]
 struct Here<'h> {
@@ -57,7 +60,12 @@ fn check(request: &ApiVersionsRequest<'_>, version: i16, here: Here<'_>) -> Erro
     if version >= 3 && !names.iter().all(|name| is_software_name(name)) {
         return ErrorCode::InvalidRequest;
     }
-    // Only a client that names the cluster means a certain broker of it (KIP-1242).
+    // A broker is named together with its cluster, or not at all (KIP-1242). Seen from outside, at
+    // Kafka 4.4.0-rc1: it answers INVALID_REQUEST, without keys (franz-go pull request 1449).
+    if request.cluster_id.is_none() && request.node_id != NO_NODE {
+        return ErrorCode::InvalidRequest;
+    }
+    // Kafka's `KafkaApis.clusterIdOrNodeIdIsInvalid`.
     let elsewhere = |id| Some(id) != here.cluster_id || request.node_id != here.node_id;
     if request.cluster_id.is_some_and(elsewhere) {
         return ErrorCode::RebootstrapRequired;
@@ -108,7 +116,10 @@ mod tests {
         assert_eq!(request("a", Some("ours"), 3), ErrorCode::None);
         assert_eq!(request("a", Some("theirs"), 3), ErrorCode::RebootstrapRequired);
         assert_eq!(request("a", Some("ours"), 4), ErrorCode::RebootstrapRequired);
-        assert_eq!(request("a", None, 4), ErrorCode::None, "no cluster is meant");
+        assert_eq!(request("a", None, -1), ErrorCode::None, "none is meant");
+        for node in [3, 4, 0] {
+            assert_eq!(request("a", None, node), ErrorCode::InvalidRequest, "of which cluster?");
+        }
     }
 
     #[test]

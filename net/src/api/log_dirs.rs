@@ -26,7 +26,8 @@ pub async fn describe_log_dirs<E: NetEnv>(
     let data = &shard.options().data;
     let log_dir = std::path::absolute(data).unwrap_or_else(|_| data.clone());
     let log_dir = Cow::Owned(log_dir.to_string_lossy().into_owned());
-    if shard.0.shared.disk.failed().is_some() {
+    if let Some(why) = shard.disk_failure().await {
+        tracing::debug!(why, "the log directory is offline");
         let failed =
             LogDir { error_code: ErrorCode::KafkaStorageError, log_dir, ..Default::default() };
         let results = vec![failed].into();

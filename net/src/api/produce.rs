@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use engine::batch::{self, BatchError};
+use engine::batch::{self, BatchError, Codec};
 use engine::ids::{PartitionIndex, TopicId, TopicPartition};
 use engine::time::Instant;
 use futures_lite::future;
@@ -36,6 +36,8 @@ use crate::wire::{Encoded, ErrorCode, encode_response};
 pub struct ProduceCall {
     /// The request that they stand in.
     pub frame: Frame,
+    /// Version of that request.
+    pub version: i16,
     /// Who must have them.
     pub acks: Acks,
     /// Which, in request order.
@@ -128,6 +130,11 @@ fn append_one<E: NetEnv>(
     let bytes = &call.frame[part.range.clone()];
     let rules = partition.log().config().rules(&shard.options().limits, shard.env().wall());
     let checked = batch::check(bytes, &rules)?;
+    // Who writes zstd in an old request may be read by clients that have never heard of it
+    // (KIP-110; Kafka's `ProduceRequest.validateRecords`).
+    if call.version < ZSTD_VERSION_MIN && checked.attributes().codec() == Some(Codec::Zstd) {
+        return Err(Failure::Request(ErrorCode::UnsupportedCompressionType, NO_ZSTD));
+    }
     Ok(partition.append(&checked, call.acks)?)
 }
 
@@ -243,7 +250,7 @@ pub fn start<E: NetEnv>(
     let mut shares = BTreeMap::new();
     produce.resolve(shard, frame, request, refused, &mut shares);
     for (owner, (places, parts)) in shares {
-        let call = ProduceCall { frame: frame.clone(), acks, parts };
+        let call = ProduceCall { frame: frame.clone(), version, acks, parts };
         if owner == shard.0.index {
             produce.own = Some((places, append(shard, &call)));
         } else {
@@ -253,6 +260,10 @@ pub fn start<E: NetEnv>(
     }
     produce
 }
+
+/// First version that may carry zstd.
+const ZSTD_VERSION_MIN: i16 = 7;
+const NO_ZSTD: &str = "a produce request needs version 7 to carry zstd";
 
 const NO_TRANSACTIONS: (ErrorCode, &str) =
     (ErrorCode::InvalidRequest, "transactions are not supported by this broker yet");

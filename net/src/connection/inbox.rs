@@ -69,7 +69,10 @@ impl Inbox {
             (self.start, self.end) = (0, 0);
         }
         let have = self.end - self.start;
+        // Memory follows what has arrived: who has not filled the first room gets no more of it,
+        // whatever length the frame claims. Hundreds of slow senders cost a room each.
         let want = match self.claimed() {
+            _ if have < READ_BYTES => READ_BYTES - have,
             Some(len) => {
                 let missing = (LEN_BYTES + len).saturating_sub(have);
                 missing.min(have.clamp(GROW_BYTES_MIN, GROW_BYTES_MAX)).max(READ_BYTES)
@@ -189,6 +192,19 @@ mod tests {
         inbox.filled(4);
         assert!(inbox.take().unwrap().is_none());
         assert!(inbox.room().len() <= GROW_BYTES_MAX && inbox.buffer.capacity() <= GROW_BYTES_MAX);
+    }
+
+    #[test]
+    fn a_slow_sender_of_a_large_frame_gets_one_room() {
+        let mut inbox = Inbox::new(100 << 20);
+        let frame = [(90i32 << 20).to_be_bytes().as_slice(), &[1; READ_BYTES - 5]].concat();
+        for byte in frame {
+            inbox.room()[0] = byte;
+            inbox.filled(1);
+            assert!(inbox.take().unwrap().is_none());
+            assert!(inbox.buffer.capacity() <= READ_BYTES, "{}", inbox.buffer.capacity());
+        }
+        assert!(!inbox.room().is_empty());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A whole broker on a simulated machine, and clients of it on another one: for tests that speak
 //! the protocol and want it decided by a seed.
 
+use std::cell::Cell;
 use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use coordinator::cluster::ClusterId;
-use engine::env::sim::{End, Node, Sim, SimEnv};
+use engine::env::sim::{End, Fault, Node, Sim, SimEnv};
 use engine::env::{Env, Queue};
 use net::config::{Inputs, Resolved, resolve};
 use net::env::sim::SimNet;
@@ -27,6 +28,8 @@ pub struct Broker {
     clients: Node,
     shards: usize,
     settings: Vec<(&'static str, String)>,
+    /// Whether shards may end by themselves.
+    may_fail: Rc<Cell<bool>>,
     sim: Sim,
 }
 
@@ -36,7 +39,7 @@ impl Broker {
         let sim = Sim::new(seed);
         let (machine, clients) = (sim.node(), sim.node());
         let settings = settings.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        let broker = Broker { machine, clients, shards, settings, sim };
+        let broker = Broker { machine, clients, shards, settings, may_fail: Rc::default(), sim };
         broker.begin();
         broker
     }
@@ -68,11 +71,11 @@ impl Broker {
             let (at, options) = ((index, self.shards), options.clone());
             let doors = vec![("PLAINTEXT".to_owned(), door)];
             let ends = Ends { calls, answers };
-            let spawning = env.clone();
+            let (spawning, may_fail) = (env.clone(), self.may_fail.clone());
             spawning.spawn(Queue::Request, async move {
                 let stop = std::future::pending();
                 let ended = run_shard(env, at, options, ends, doors, || {}, stop).await;
-                panic!("shard {index} ended: {ended:?}");
+                assert!(may_fail.get(), "shard {index} ended: {ended:?}");
             });
         }
     }
@@ -81,6 +84,13 @@ impl Broker {
     pub fn restart(&self, end: End) {
         self.machine.end(end);
         self.begin();
+    }
+
+    /// The disk fails like this from now on. A shard that notices ends; the others are not told, as
+    /// a process around them would do.
+    pub fn fail_disk(&self, fault: Fault) {
+        self.may_fail.set(true);
+        self.machine.disk().fail(fault);
     }
 
     /// Runs a client until it has done what it came for.
