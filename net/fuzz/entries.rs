@@ -5,6 +5,9 @@
 //! `net/tests/wire_bounds.rs`.
 
 use net::wire::alter_configs::*;
+use net::wire::alter_partition_reassignments::{
+    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
+};
 use net::wire::api_versions::*;
 use net::wire::create_partitions::{CreatePartitionsRequest, CreatePartitionsResponse};
 use net::wire::create_topics::{CreateTopicsRequest, CreateTopicsResponse};
@@ -14,19 +17,26 @@ use net::wire::describe_cluster::{DescribeClusterRequest, DescribeClusterRespons
 use net::wire::describe_configs::{DescribeConfigsRequest, DescribeConfigsResponse};
 use net::wire::describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use net::wire::describe_producers::{DescribeProducersRequest, DescribeProducersResponse};
+use net::wire::describe_quorum::{DescribeQuorumRequest, DescribeQuorumResponse};
 use net::wire::describe_topic_partitions::{
     DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
 };
+use net::wire::elect_leaders::{ElectLeadersRequest, ElectLeadersResponse};
 use net::wire::fetch::{FetchRequest, FetchResponse};
 use net::wire::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
 use net::wire::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 use net::wire::list_config_resources::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 use net::wire::list_offsets::{ListOffsetsRequest, ListOffsetsResponse};
+use net::wire::list_partition_reassignments::{
+    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
+};
 use net::wire::metadata::{MetadataRequest, MetadataResponse};
 use net::wire::offset_for_leader_epoch::{
     OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
 };
 use net::wire::produce::{ProduceRequest, ProduceResponse};
+use net::wire::unregister_broker::{UnregisterBrokerRequest, UnregisterBrokerResponse};
+use net::wire::update_features::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 use net::wire::{
     DecodeError, Field, Measure, Message, Reader, Request, RequestHeader, Shape, Version, Writer,
     encode_request, encode_response,
@@ -143,8 +153,10 @@ entries! {
         FindCoordinatorRequest<'_>, ApiVersionsRequest<'_>, CreateTopicsRequest<'_>,
         DeleteTopicsRequest<'_>, DeleteRecordsRequest<'_>, InitProducerIdRequest<'_>,
         OffsetForLeaderEpochRequest<'_>, DescribeConfigsRequest<'_>, AlterConfigsRequest<'_>,
-        DescribeLogDirsRequest<'_>, CreatePartitionsRequest<'_>,
-        IncrementalAlterConfigsRequest<'_>, DescribeClusterRequest, DescribeProducersRequest<'_>,
+        DescribeLogDirsRequest<'_>, CreatePartitionsRequest<'_>, ElectLeadersRequest<'_>,
+        IncrementalAlterConfigsRequest<'_>,
+        AlterPartitionReassignmentsRequest<'_>, ListPartitionReassignmentsRequest<'_>,
+        DescribeQuorumRequest<'_>, UpdateFeaturesRequest<'_>, DescribeClusterRequest, DescribeProducersRequest<'_>, UnregisterBrokerRequest,
         ListConfigResourcesRequest<'_>, DescribeTopicPartitionsRequest<'_>,
 }
 
@@ -154,9 +166,11 @@ entries! {
         ListOffsetsResponse<'_>, MetadataResponse<'_>, FindCoordinatorResponse<'_>, ApiVersionsResponse<'_>,
         CreateTopicsResponse<'_>, DeleteTopicsResponse<'_>, DeleteRecordsResponse<'_>,
         InitProducerIdResponse, OffsetForLeaderEpochResponse<'_>, DescribeConfigsResponse<'_>,
-        AlterConfigsResponse<'_>, DescribeLogDirsResponse<'_>, CreatePartitionsResponse<'_>,
-        IncrementalAlterConfigsResponse<'_>, DescribeClusterResponse<'_>,
-        DescribeProducersResponse<'_>, ListConfigResourcesResponse<'_>,
+        AlterConfigsResponse<'_>, DescribeLogDirsResponse<'_>, CreatePartitionsResponse<'_>, ElectLeadersResponse<'_>,
+        IncrementalAlterConfigsResponse<'_>,
+        AlterPartitionReassignmentsResponse<'_>, ListPartitionReassignmentsResponse<'_>,
+        DescribeQuorumResponse<'_>, UpdateFeaturesResponse<'_>, DescribeClusterResponse<'_>,
+        DescribeProducersResponse<'_>, UnregisterBrokerResponse<'_>, ListConfigResourcesResponse<'_>,
         DescribeTopicPartitionsResponse<'_>,
 }
 

@@ -107,7 +107,7 @@ macro_rules! integers {
         }
     )*};
 }
-integers!(i8, i16, i32, i64);
+integers!(i8, i16, i32, i64, u16);
 
 impl Field<'_> for bool {
     const SHAPE: Shape = Shape::Bool;
