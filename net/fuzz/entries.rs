@@ -9,6 +9,7 @@ use net::wire::alter_partition_reassignments::{
     AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
 };
 use net::wire::api_versions::*;
+use net::wire::control::{ControlRequest, ControlResponse};
 use net::wire::create_partitions::{CreatePartitionsRequest, CreatePartitionsResponse};
 use net::wire::create_topics::{CreateTopicsRequest, CreateTopicsResponse};
 use net::wire::delete_records::{DeleteRecordsRequest, DeleteRecordsResponse};
@@ -31,10 +32,12 @@ use net::wire::list_partition_reassignments::{
     ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
 };
 use net::wire::metadata::{MetadataRequest, MetadataResponse};
+use net::wire::metadata_fetch::{MetadataFetchRequest, MetadataFetchResponse};
 use net::wire::offset_for_leader_epoch::{
     OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
 };
 use net::wire::produce::{ProduceRequest, ProduceResponse};
+use net::wire::quorum::{QuorumRequest, QuorumResponse};
 use net::wire::unregister_broker::{UnregisterBrokerRequest, UnregisterBrokerResponse};
 use net::wire::update_features::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 use net::wire::{
@@ -149,29 +152,34 @@ macro_rules! entries {
 
 entries! {
     /// All requests.
-    REQUESTS, request_frame: ProduceRequest<'_>, FetchRequest<'_>, ListOffsetsRequest<'_>, MetadataRequest<'_>,
+    REQUESTS, request_frame:
+        ProduceRequest<'_>, FetchRequest<'_>, ListOffsetsRequest<'_>, MetadataRequest<'_>,
         FindCoordinatorRequest<'_>, ApiVersionsRequest<'_>, CreateTopicsRequest<'_>,
         DeleteTopicsRequest<'_>, DeleteRecordsRequest<'_>, InitProducerIdRequest<'_>,
         OffsetForLeaderEpochRequest<'_>, DescribeConfigsRequest<'_>, AlterConfigsRequest<'_>,
         DescribeLogDirsRequest<'_>, CreatePartitionsRequest<'_>, ElectLeadersRequest<'_>,
-        IncrementalAlterConfigsRequest<'_>,
-        AlterPartitionReassignmentsRequest<'_>, ListPartitionReassignmentsRequest<'_>,
-        DescribeQuorumRequest<'_>, UpdateFeaturesRequest<'_>, DescribeClusterRequest, DescribeProducersRequest<'_>, UnregisterBrokerRequest,
-        ListConfigResourcesRequest<'_>, DescribeTopicPartitionsRequest<'_>,
+        IncrementalAlterConfigsRequest<'_>, AlterPartitionReassignmentsRequest<'_>,
+        ListPartitionReassignmentsRequest<'_>, DescribeQuorumRequest<'_>,
+        UpdateFeaturesRequest<'_>, DescribeClusterRequest, DescribeProducersRequest<'_>,
+        UnregisterBrokerRequest, ListConfigResourcesRequest<'_>,
+        DescribeTopicPartitionsRequest<'_>, QuorumRequest<'_>, ControlRequest<'_>,
+        MetadataFetchRequest,
 }
 
 entries! {
     /// All responses, in the order of their requests.
-    RESPONSES, response_frame: ProduceResponse<'_>, FetchResponse<'_>,
-        ListOffsetsResponse<'_>, MetadataResponse<'_>, FindCoordinatorResponse<'_>, ApiVersionsResponse<'_>,
-        CreateTopicsResponse<'_>, DeleteTopicsResponse<'_>, DeleteRecordsResponse<'_>,
-        InitProducerIdResponse, OffsetForLeaderEpochResponse<'_>, DescribeConfigsResponse<'_>,
-        AlterConfigsResponse<'_>, DescribeLogDirsResponse<'_>, CreatePartitionsResponse<'_>, ElectLeadersResponse<'_>,
-        IncrementalAlterConfigsResponse<'_>,
-        AlterPartitionReassignmentsResponse<'_>, ListPartitionReassignmentsResponse<'_>,
-        DescribeQuorumResponse<'_>, UpdateFeaturesResponse<'_>, DescribeClusterResponse<'_>,
-        DescribeProducersResponse<'_>, UnregisterBrokerResponse<'_>, ListConfigResourcesResponse<'_>,
-        DescribeTopicPartitionsResponse<'_>,
+    RESPONSES, response_frame:
+        ProduceResponse<'_>, FetchResponse<'_>, ListOffsetsResponse<'_>, MetadataResponse<'_>,
+        FindCoordinatorResponse<'_>, ApiVersionsResponse<'_>, CreateTopicsResponse<'_>,
+        DeleteTopicsResponse<'_>, DeleteRecordsResponse<'_>, InitProducerIdResponse,
+        OffsetForLeaderEpochResponse<'_>, DescribeConfigsResponse<'_>, AlterConfigsResponse<'_>,
+        DescribeLogDirsResponse<'_>, CreatePartitionsResponse<'_>, ElectLeadersResponse<'_>,
+        IncrementalAlterConfigsResponse<'_>, AlterPartitionReassignmentsResponse<'_>,
+        ListPartitionReassignmentsResponse<'_>, DescribeQuorumResponse<'_>,
+        UpdateFeaturesResponse<'_>, DescribeClusterResponse<'_>, DescribeProducersResponse<'_>,
+        UnregisterBrokerResponse<'_>, ListConfigResourcesResponse<'_>,
+        DescribeTopicPartitionsResponse<'_>, QuorumResponse<'_>, ControlResponse<'_>,
+        MetadataFetchResponse<'_>,
 }
 
 /// Which message, in which version, the input is about, and its body.
@@ -199,12 +207,16 @@ pub fn check_one(entries: &'static [Entry], data: &[u8]) {
     }
 }
 
-/// A whole frame as it comes from a socket, after its length: decodes the header and walks over the
-/// body; this must not allocate. Returns the message, its version and its body, if it is answered
+/// A whole frame as it comes from a peer's socket, after its length: decodes the header (of a
+/// client's request, else of a private one) and walks over the body; this must not allocate. Returns the message, its version and its body, if it is answered
 /// in that version.
 pub fn walk_frame(data: &[u8]) -> Option<(&'static Entry, i16, &[u8])> {
     let mut reader = Reader::new(data);
-    let header = RequestHeader::decode(&mut reader).ok()?;
+    let header = RequestHeader::decode(&mut reader).or_else(|_| {
+        reader = Reader::new(data);
+        RequestHeader::decode_from_peer(&mut reader)
+    });
+    let header = header.ok()?;
     let entry = REQUESTS.iter().find(|entry| entry.key == header.api.key);
     let entry = entry.expect("every API of the table has a request");
     if !header.api.accepts(header.version) {

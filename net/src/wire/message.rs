@@ -204,6 +204,52 @@ impl<'a> Field<'a> for Cow<'a, str> {
     }
 }
 
+/// Kafka's `bytes`: what others have a meaning for.
+impl<'a> Nullable<'a> for &'a [u8] {
+    fn read_nullable(r: &mut Reader<'a>, version: Version) -> Result<Option<Self>, DecodeError> {
+        r.bytes(version.flexible)
+    }
+
+    fn write_nullable<S: Sink>(value: Option<&Self>, sink: &mut S, version: Version) {
+        sink.put_len(value.map(|bytes| bytes.len()), version.flexible);
+        sink.put(value.copied().unwrap_or_default());
+    }
+}
+
+impl<'a> Field<'a> for &'a [u8] {
+    const SHAPE: Shape = Shape::Bytes;
+
+    fn read(reader: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
+        read_required(reader, version)
+    }
+
+    fn write<S: Sink>(&self, sink: &mut S, version: Version) {
+        Self::write_nullable(Some(self), sink, version);
+    }
+}
+
+impl<'a> Nullable<'a> for Cow<'a, [u8]> {
+    fn read_nullable(r: &mut Reader<'a>, version: Version) -> Result<Option<Self>, DecodeError> {
+        Ok(r.bytes(version.flexible)?.map(Cow::Borrowed))
+    }
+
+    fn write_nullable<S: Sink>(value: Option<&Self>, sink: &mut S, version: Version) {
+        <&[u8]>::write_nullable(value.map(|bytes| &**bytes).as_ref(), sink, version);
+    }
+}
+
+impl<'a> Field<'a> for Cow<'a, [u8]> {
+    const SHAPE: Shape = Shape::Bytes;
+
+    fn read(reader: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
+        read_required(reader, version)
+    }
+
+    fn write<S: Sink>(&self, sink: &mut S, version: Version) {
+        Self::write_nullable(Some(self), sink, version);
+    }
+}
+
 /// The record batches of one partition, as they stand in its log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Records<'a> {
