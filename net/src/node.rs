@@ -177,16 +177,19 @@ async fn open_own<E: NetEnv>(shard: Shard<E>) {
         known.borrow_mut().retain(|id| own.binary_search(id).is_ok() || own.contains(id));
         let new: Vec<_> = own.into_iter().filter(|id| !known.borrow().contains(id)).collect();
         for batch in new.chunks(OPENING_MAX) {
-            let mut opening: Vec<_> =
-                batch.iter().map(|&id| Box::pin(shard.0.partitions.get(&shard, id))).collect();
-            for opening in &mut opening {
-                let _ = future::poll_once(opening.as_mut()).await;
+            let mut waiting = Vec::new();
+            for &id in batch {
+                let mut opening = Box::pin(shard.0.partitions.get(&shard, id));
+                // One that a client had opened first is done at once, and must not be asked again.
+                if future::poll_once(opening.as_mut()).await.is_none() {
+                    waiting.push(opening);
+                }
             }
-            for (opening, &id) in opening.into_iter().zip(batch) {
+            for opening in waiting {
                 // A failure is logged where it is found, and told to whoever asks.
                 let _ = opening.await;
-                known.borrow_mut().insert(id);
             }
+            known.borrow_mut().extend(batch);
             shard.env().turn().await;
         }
         let changed = shard.0.image_offset.reach(image.offset().value() + 1);
