@@ -5,7 +5,11 @@
 //! `net/tests/wire_bounds.rs`.
 
 use net::wire::alter_configs::*;
+use net::wire::alter_partition_reassignments::{
+    AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
+};
 use net::wire::api_versions::*;
+use net::wire::control::{ControlRequest, ControlResponse};
 use net::wire::create_partitions::{CreatePartitionsRequest, CreatePartitionsResponse};
 use net::wire::create_topics::{CreateTopicsRequest, CreateTopicsResponse};
 use net::wire::delete_records::{DeleteRecordsRequest, DeleteRecordsResponse};
@@ -14,19 +18,28 @@ use net::wire::describe_cluster::{DescribeClusterRequest, DescribeClusterRespons
 use net::wire::describe_configs::{DescribeConfigsRequest, DescribeConfigsResponse};
 use net::wire::describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use net::wire::describe_producers::{DescribeProducersRequest, DescribeProducersResponse};
+use net::wire::describe_quorum::{DescribeQuorumRequest, DescribeQuorumResponse};
 use net::wire::describe_topic_partitions::{
     DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
 };
+use net::wire::elect_leaders::{ElectLeadersRequest, ElectLeadersResponse};
 use net::wire::fetch::{FetchRequest, FetchResponse};
 use net::wire::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
 use net::wire::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
 use net::wire::list_config_resources::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 use net::wire::list_offsets::{ListOffsetsRequest, ListOffsetsResponse};
+use net::wire::list_partition_reassignments::{
+    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
+};
 use net::wire::metadata::{MetadataRequest, MetadataResponse};
+use net::wire::metadata_fetch::{MetadataFetchRequest, MetadataFetchResponse};
 use net::wire::offset_for_leader_epoch::{
     OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
 };
 use net::wire::produce::{ProduceRequest, ProduceResponse};
+use net::wire::quorum::{QuorumRequest, QuorumResponse};
+use net::wire::unregister_broker::{UnregisterBrokerRequest, UnregisterBrokerResponse};
+use net::wire::update_features::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 use net::wire::{
     DecodeError, Field, Measure, Message, Reader, Request, RequestHeader, Shape, Version, Writer,
     encode_request, encode_response,
@@ -139,25 +152,34 @@ macro_rules! entries {
 
 entries! {
     /// All requests.
-    REQUESTS, request_frame: ProduceRequest<'_>, FetchRequest<'_>, ListOffsetsRequest<'_>, MetadataRequest<'_>,
+    REQUESTS, request_frame:
+        ProduceRequest<'_>, FetchRequest<'_>, ListOffsetsRequest<'_>, MetadataRequest<'_>,
         FindCoordinatorRequest<'_>, ApiVersionsRequest<'_>, CreateTopicsRequest<'_>,
         DeleteTopicsRequest<'_>, DeleteRecordsRequest<'_>, InitProducerIdRequest<'_>,
         OffsetForLeaderEpochRequest<'_>, DescribeConfigsRequest<'_>, AlterConfigsRequest<'_>,
-        DescribeLogDirsRequest<'_>, CreatePartitionsRequest<'_>,
-        IncrementalAlterConfigsRequest<'_>, DescribeClusterRequest, DescribeProducersRequest<'_>,
-        ListConfigResourcesRequest<'_>, DescribeTopicPartitionsRequest<'_>,
+        DescribeLogDirsRequest<'_>, CreatePartitionsRequest<'_>, ElectLeadersRequest<'_>,
+        IncrementalAlterConfigsRequest<'_>, AlterPartitionReassignmentsRequest<'_>,
+        ListPartitionReassignmentsRequest<'_>, DescribeQuorumRequest<'_>,
+        UpdateFeaturesRequest<'_>, DescribeClusterRequest, DescribeProducersRequest<'_>,
+        UnregisterBrokerRequest, ListConfigResourcesRequest<'_>,
+        DescribeTopicPartitionsRequest<'_>, QuorumRequest<'_>, ControlRequest<'_>,
+        MetadataFetchRequest,
 }
 
 entries! {
     /// All responses, in the order of their requests.
-    RESPONSES, response_frame: ProduceResponse<'_>, FetchResponse<'_>,
-        ListOffsetsResponse<'_>, MetadataResponse<'_>, FindCoordinatorResponse<'_>, ApiVersionsResponse<'_>,
-        CreateTopicsResponse<'_>, DeleteTopicsResponse<'_>, DeleteRecordsResponse<'_>,
-        InitProducerIdResponse, OffsetForLeaderEpochResponse<'_>, DescribeConfigsResponse<'_>,
-        AlterConfigsResponse<'_>, DescribeLogDirsResponse<'_>, CreatePartitionsResponse<'_>,
-        IncrementalAlterConfigsResponse<'_>, DescribeClusterResponse<'_>,
-        DescribeProducersResponse<'_>, ListConfigResourcesResponse<'_>,
-        DescribeTopicPartitionsResponse<'_>,
+    RESPONSES, response_frame:
+        ProduceResponse<'_>, FetchResponse<'_>, ListOffsetsResponse<'_>, MetadataResponse<'_>,
+        FindCoordinatorResponse<'_>, ApiVersionsResponse<'_>, CreateTopicsResponse<'_>,
+        DeleteTopicsResponse<'_>, DeleteRecordsResponse<'_>, InitProducerIdResponse,
+        OffsetForLeaderEpochResponse<'_>, DescribeConfigsResponse<'_>, AlterConfigsResponse<'_>,
+        DescribeLogDirsResponse<'_>, CreatePartitionsResponse<'_>, ElectLeadersResponse<'_>,
+        IncrementalAlterConfigsResponse<'_>, AlterPartitionReassignmentsResponse<'_>,
+        ListPartitionReassignmentsResponse<'_>, DescribeQuorumResponse<'_>,
+        UpdateFeaturesResponse<'_>, DescribeClusterResponse<'_>, DescribeProducersResponse<'_>,
+        UnregisterBrokerResponse<'_>, ListConfigResourcesResponse<'_>,
+        DescribeTopicPartitionsResponse<'_>, QuorumResponse<'_>, ControlResponse<'_>,
+        MetadataFetchResponse<'_>,
 }
 
 /// Which message, in which version, the input is about, and its body.
@@ -185,12 +207,16 @@ pub fn check_one(entries: &'static [Entry], data: &[u8]) {
     }
 }
 
-/// A whole frame as it comes from a socket, after its length: decodes the header and walks over the
-/// body; this must not allocate. Returns the message, its version and its body, if it is answered
+/// A whole frame as it comes from a peer's socket, after its length: decodes the header (of a
+/// client's request, else of a private one) and walks over the body; this must not allocate. Returns the message, its version and its body, if it is answered
 /// in that version.
 pub fn walk_frame(data: &[u8]) -> Option<(&'static Entry, i16, &[u8])> {
     let mut reader = Reader::new(data);
-    let header = RequestHeader::decode(&mut reader).ok()?;
+    let header = RequestHeader::decode(&mut reader).or_else(|_| {
+        reader = Reader::new(data);
+        RequestHeader::decode_from_peer(&mut reader)
+    });
+    let header = header.ok()?;
     let entry = REQUESTS.iter().find(|entry| entry.key == header.api.key);
     let entry = entry.expect("every API of the table has a request");
     if !header.api.accepts(header.version) {

@@ -73,11 +73,20 @@ pub fn lookup(key: i16) -> Option<&'static Api> {
     APIS.binary_search_by_key(&key, |api| api.key).ok().map(|i| &APIS[i])
 }
 
+/// First key of the private APIs, far above Kafka's.
+pub const PRIVATE_KEY_MIN: i16 = 10_000;
+
+/// The private API with this key. For requests that came by a listener of peers, never by one of
+/// clients.
+pub fn lookup_private(key: i16) -> Option<&'static Api> {
+    PRIVATE.binary_search_by_key(&key, |api| api.key).ok().map(|i| &PRIVATE[i])
+}
+
 macro_rules! apis {
-    ($($key:literal $name:ident $min:literal..=$max:literal flexible $flexible:literal
+    ($(#[$meta:meta])* $table:ident: $($key:literal $name:ident $min:literal..=$max:literal flexible $flexible:literal
         $(advertise $advertised:literal)?: $about:literal)*) => {
-        /// All supported APIs, by key.
-        pub static APIS: &[Api] = &[$(Api {
+        $(#[$meta])*
+        pub static $table: &[Api] = &[$(Api {
             key: $key,
             name: stringify!($name),
             advertised_min: [$($advertised,)? $min][0],
@@ -90,6 +99,8 @@ macro_rules! apis {
 }
 
 apis! {
+    /// All supported APIs, by key.
+    APIS:
     0 Produce 3..=13 flexible 9 advertise 0:
         "Appends record batches, one set per partition, and answers at the durability of its acks."
     1 Fetch 4..=18 flexible 12:
@@ -132,6 +143,19 @@ apis! {
         "Tells topics and their partitions, page by page."
 }
 
+apis! {
+    /// What the nodes of a cluster ask each other beyond Kafka's protocol, by key. On listeners of
+    /// peers only, and never in an answer to ApiVersions: a client has no business with them
+    /// (CVE-2018-1288 is what comes of it).
+    PRIVATE:
+    10_000 Quorum 0..=0 flexible 0:
+        "Carries a message of the agreement on metadata between coordinators."
+    10_001 Control 0..=0 flexible 0:
+        "Asks the active controller to decide something."
+    10_002 MetadataFetch 0..=0 flexible 0:
+        "Follows what was agreed on, without a vote."
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -143,6 +167,12 @@ mod tests {
             assert_eq!(lookup(api.key), Some(api));
             assert!(api.advertised_min <= api.version_min && api.version_min <= api.version_max);
         }
+        assert!(PRIVATE.windows(2).all(|pair| pair[0].key < pair[1].key));
+        for api in PRIVATE {
+            assert!(api.key >= PRIVATE_KEY_MIN);
+            assert_eq!((lookup(api.key), lookup_private(api.key)), (None, Some(api)));
+        }
+        assert_eq!(lookup_private(3), None);
         assert_eq!(lookup(4), None);
         assert_eq!(lookup(-1), None);
         assert_eq!(lookup(i16::MAX), None);

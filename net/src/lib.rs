@@ -19,7 +19,9 @@
 //! * [`node`]: what a shard does from its first turn to its last; [`process`]: the process around
 //!   it, with [`checks`], [`watchdog`] and [`stop`]; [`cli`] and [`config`]: what it is told.
 //! * [`env`](mod@env): the seams to sockets and lanes, on io_uring and on a seed.
-//! * [`client`]: a small blocking client that can drive any broker, for tests and `perf`.
+//! * [`client`]: a small blocking client that can drive any broker, for tests and `perf`;
+//!   [`history`]: what clients did and saw, and whether a broker that keeps its promises can have
+//!   caused it.
 //!
 //! ## A Produce walks
 //!
@@ -44,6 +46,7 @@ pub mod connection;
 pub mod env;
 pub mod fetch_session;
 pub mod frame;
+pub mod history;
 pub mod mesh;
 pub mod metadata;
 pub mod node;

@@ -48,8 +48,10 @@
 //! replaces what it cannot read.
 
 pub mod alter_configs;
+pub mod alter_partition_reassignments;
 pub mod api_versions;
 mod array;
+pub mod control;
 pub mod create_partitions;
 pub mod create_topics;
 pub mod delete_records;
@@ -58,7 +60,9 @@ pub mod describe_cluster;
 pub mod describe_configs;
 pub mod describe_log_dirs;
 pub mod describe_producers;
+pub mod describe_quorum;
 pub mod describe_topic_partitions;
+pub mod elect_leaders;
 mod encoded;
 mod error_code;
 pub mod fetch;
@@ -67,12 +71,17 @@ mod header;
 pub mod init_producer_id;
 pub mod list_config_resources;
 pub mod list_offsets;
+pub mod list_partition_reassignments;
 pub mod message;
 pub mod metadata;
+pub mod metadata_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
+pub mod quorum;
 mod reader;
 pub mod shape;
+pub mod unregister_broker;
+pub mod update_features;
 mod writer;
 
 pub use array::{Array, Iter};

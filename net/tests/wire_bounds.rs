@@ -177,19 +177,30 @@ fn a_large_produce_is_iterated_without_allocating() {
     assert_eq!((sum, asked), (30_000, 0));
 }
 
+/// APIs whose messages are declared and that are not served yet: what does not work is not
+/// advertised.
+const UNSERVED: &[i16] = &[43, 45, 46, 55, 57, 64];
+
 #[test]
 fn messages_and_the_table_of_apis_are_of_one_mind() {
     for entry in REQUESTS.iter().chain(RESPONSES) {
-        let api = api::lookup(entry.key).expect("every message belongs to an API of the table");
+        let api = api::lookup(entry.key).or_else(|| api::lookup_private(entry.key));
+        let Some(api) = api else {
+            assert!(UNSERVED.contains(&entry.key), "{} belongs to no API", entry.name);
+            continue;
+        };
         let name = entry.name.trim_end_matches("Request").trim_end_matches("Response");
         assert_eq!(name, api.name);
         assert_eq!((entry.min, entry.max), (api.version_min, api.version_max), "{name}");
         assert_eq!(entry.flexible, api.flexible_min, "{name}");
     }
     let keys = |list: &[Entry]| list.iter().map(|entry| entry.key).collect::<Vec<_>>();
-    let table: Vec<i16> = api::APIS.iter().map(|api| api.key).collect();
-    assert_eq!(keys(REQUESTS), table);
-    assert_eq!(keys(RESPONSES), table);
+    let tables = api::APIS.iter().chain(api::PRIVATE);
+    let mut declared: Vec<i16> = tables.map(|api| api.key).collect();
+    declared.extend(UNSERVED);
+    declared.sort_unstable();
+    assert_eq!(keys(REQUESTS), declared);
+    assert_eq!(keys(RESPONSES), declared);
 }
 
 /// Changes a few bytes, in ways that a fuzzer would.
@@ -259,7 +270,8 @@ fn the_fuzzers_entries_hold_on_damaged_frames() {
             for _ in 0..ROUNDS / 10 {
                 let body = valid(entry, version, &mut random);
                 let mut frame = (entry.frame)(&body, version).expect("valid").split_off(4);
-                assert_eq!(enter_frame(&frame), Some(entry.name));
+                let served = !UNSERVED.contains(&entry.key);
+                assert_eq!(enter_frame(&frame), served.then_some(entry.name));
                 damage(&mut frame, &mut random);
                 enter_frame(&frame);
             }

@@ -23,6 +23,7 @@ mod deliver;
 mod engine_log;
 mod error;
 mod fetch;
+mod history;
 mod idle;
 mod latency;
 mod load;
@@ -42,8 +43,9 @@ mod units;
     name = "perf",
     version,
     about = "Measures the broker: ratios in one run, latencies from the intended send time.",
-    after_help = "Every command but `engine` starts a broker of its own, with a data directory that \
-                  it removes, unless it is told where one runs. `--help` of a command explains it."
+    after_help = "Every command but `engine` and `history` starts a broker of its own, with a data \
+                  directory that it removes, unless it is told where one runs. `--help` of a \
+                  command explains it."
 )]
 struct Line {
     #[command(subcommand)]
@@ -64,6 +66,8 @@ enum Command {
     Idle(idle::Args),
     /// From start to the first acknowledged write: empty, and after SIGKILL
     Start(start::Args),
+    /// Judges what clients did and saw: is anything lost, doubled, reordered, changed?
+    History(history::Args),
 }
 
 /// Blocks of the log are large and short-lived; glibc gives such memory back to the kernel and
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
         Command::Acks(args) => acks::run(&args),
         Command::Idle(args) => idle::run(&args),
         Command::Start(args) => start::run(&args),
+        Command::History(args) => history::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
 """Kills the broker with SIGKILL, again and again, under clients that never stop: no acked record is lost or doubled.
 
-    crash.py [--kills N] [--listen HOST:PORT] [--seed N] BROKER [ARGUMENT …]
+    crash.py [--kills N] [--listen HOST:PORT] [--seed N] [--judge PERF] BROKER [ARGUMENT …]
 
 BROKER is started as "BROKER ARGUMENT … --listen HOST:PORT --data DIR", with an empty DIR of its own (scripts/peer-kafka
 takes the same flags). Two producers (confluent-kafka) and a reader run through all the kills:
@@ -9,7 +9,8 @@ takes the same flags). Two producers (confluent-kafka) and a reader run through 
     leader   acks=1, no retries: an acked record is there exactly once, a failed one at most once
     reader   tails both topics: what it was once shown is still at that offset at the end
 
-For both producers order holds per partition, hence per key. One line a check; exits with 1 when one failed.
+For both producers order holds per partition, hence per key. One line a check; exits with 1 when one failed. All that
+the clients do and see is written down as well, and with --judge it is "PERF history" that looks at it a second time.
 """
 
 import argparse
@@ -27,6 +28,8 @@ import time
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from history import History
+
 PARTITIONS = 6
 QUIET = {"log_level": 0, "reconnect.backoff.ms": 20, "reconnect.backoff.max.ms": 200}
 PATIENCE = 60  # seconds from a start to the first ack; a hang, not a measurement
@@ -35,6 +38,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--kills", type=int, default=20)
 parser.add_argument("--listen", default="127.0.0.1:19192")
 parser.add_argument("--seed", type=int, default=int(time.time()))
+parser.add_argument("--judge", metavar="PERF")
 parser.add_argument("broker", nargs=argparse.REMAINDER)
 options = parser.parse_args()
 dice = random.Random(options.seed)
@@ -107,14 +111,20 @@ class Writer(threading.Thread):
         self.producer = ck.Producer({"bootstrap.servers": options.listen, "linger.ms": 2, **QUIET, **settings})
         self.count, self.acked, self.failed, self.fatal = 0, {}, {}, None
         self.newest = -1  # the highest n that was acked
+        self.begun = -1  # the highest n of which the history says that it is sent
+
+    def wrote(self, op, n, **fields):
+        history.write(op, f"{self.topic}/producer", self.topic, value=str(n), **fields)
 
     def delivered(self, error, message):
         n = int(message.value())
         if error is None:
             self.acked[n] = (message.partition(), message.offset())
             self.newest = max(self.newest, n)
+            self.wrote("ack", n, partition=message.partition(), offset=message.offset())
         else:
             self.failed[n] = error
+            self.wrote("info", n)
 
     def run(self):
         try:
@@ -127,6 +137,9 @@ class Writer(threading.Thread):
             self.fatal = error
 
     def produce(self):
+        if self.begun < self.count:
+            self.begun = self.count
+            self.wrote("send", self.count)  # before it is tried; where to, its key decides
         try:
             self.producer.produce(self.topic, b"%d" % self.count, b"key-%d" % (self.count % 50), on_delivery=self.delivered)
             self.count += 1
@@ -142,8 +155,9 @@ class Writer(threading.Thread):
 class Tail(threading.Thread):
     """Reads everything there is until told to stop; seen[(topic, partition, offset)] = value."""
 
-    def __init__(self, topics):
+    def __init__(self, name, topics):
         super().__init__(daemon=True)
+        self.name, self.calls = name, 0
         self.seen, self.changed, self.stopping = {}, [], threading.Event()
         settings = {"group.id": "unused-by-assignment", "enable.auto.commit": False, "auto.offset.reset": "error"}
         self.consumer = ck.Consumer({"bootstrap.servers": options.listen, **QUIET, **settings})
@@ -151,6 +165,7 @@ class Tail(threading.Thread):
 
     def take(self):
         batch = self.consumer.consume(2000, timeout=0.1)
+        self.calls += 1
         for m in batch:
             if m.error():
                 # Reconnecting is its business; an offset out of range is ours.
@@ -158,6 +173,8 @@ class Tail(threading.Thread):
                     self.changed.append(str(m.error()))
                 continue
             at = (m.topic(), m.partition(), m.offset())
+            place = {"partition": m.partition(), "offset": m.offset()}
+            history.write("poll", self.name, m.topic(), **place, value=m.value().decode(), call=self.calls)
             if self.seen.setdefault(at, int(m.value())) != int(m.value()):
                 self.changed.append(f"{at} was {self.seen[at]} and is {int(m.value())}")
         return len(batch)
@@ -174,7 +191,7 @@ class Tail(threading.Thread):
 
 def read_all(topics):
     """Everything in the topics as a fresh consumer finds it, up to the ends it is told."""
-    tail = Tail(topics)
+    tail = Tail("last reader", topics)
     ends = {
         (t, p): tail.consumer.get_watermark_offsets(ck.TopicPartition(t, p), timeout=30)[1]
         for t in topics
@@ -185,6 +202,9 @@ def read_all(topics):
         tail.take()
     tail.consumer.close()
     holes = [f"{t}/{p}/{o} cannot be read" for (t, p), end in ends.items() for o in range(end) if (t, p, o) not in tail.seen]
+    if not holes:
+        for (t, p), end in ends.items():
+            history.write("end", tail.name, t, partition=p, offset=end)
     check("every offset up to the end can be read", holes + tail.changed, f"{len(tail.seen)} records")
     return tail.seen
 
@@ -220,7 +240,7 @@ def main(broker):
     # One in flight: librdkafka repeats even with "retries" 0 what the broker said it did not store, and out of order.
     once = {"acks": "1", "retries": 0, "max.in.flight": 1, "message.timeout.ms": 2000, "queue.buffering.max.messages": 20_000}
     writers = [Writer("sure", forever), Writer("leader", once)]
-    tail = Tail(topics)
+    tail = Tail("reader", topics)
     for thread in (*writers, tail):
         thread.start()
 
@@ -266,9 +286,15 @@ def main(broker):
     check("what the reader was shown is still there", [*tail.changed, *gone], f"{len(tail.seen)} records")
     if not tail.seen:
         check("the reader read at all", ["it was shown nothing"])
+    history.close()
+    if options.judge:
+        verdict = subprocess.run([options.judge, "history", history.path], capture_output=True, text=True)
+        print(verdict.stdout, end="")
+        check("the history shows nothing that must never be", verdict.stderr.splitlines() if verdict.returncode else [])
 
 
 broker = Broker()
+history = History(f"{broker.folder}/history.jsonl")
 keep = True
 try:
     main(broker)

@@ -271,6 +271,7 @@ impl<E: Env> Inner<E> {
         let (mark, end) = (cut.mark.clone(), cut.end);
         // Opened before there is no way back: there may be no descriptor.
         let file = self.patient_file(&cut.segment).await?;
+        self.keep_clear(&cut.segment, u64::MAX).await;
         let (now, ..) = self.picture(&self.state.borrow(), 0);
         let then = Checkpoint {
             segment: mark.segment.value(),

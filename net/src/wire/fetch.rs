@@ -6,6 +6,9 @@
 //! 15: the replica's state is a tagged field instead of a replica id. 16: endpoints of new leaders
 //! (KIP-951). 17: the replica's directory. 18: the replica's high watermark (KIP-1166).
 //!
+//! A private field goes with every version that has tagged fields: the exclusive end of what a
+//! follower has made durable, under a tag far above Kafka's, so that others skip it.
+//!
 //! Records of an answer are not encoded but announced, see [`Records::Elsewhere`].
 
 use std::borrow::Cow;
@@ -70,7 +73,9 @@ message! {
         partition: i32,
         /// The leader's term as the reader knows it; -1 if it does not.
         current_leader_epoch: i32 [9..] = -1,
-        /// First offset to read. A replica promises that it has everything below.
+        /// First offset to read; Kafka's replica promises that it has everything below. From a
+        /// follower of ours only a position: its promise is `durable_end`, and -1 means where the
+        /// last answer ended.
         fetch_offset: i64,
         /// Term of the last record that the replica has; -1 if there is none.
         last_fetched_epoch: i32 [12..] = -1,
@@ -82,6 +87,9 @@ message! {
         replica_directory_id: [u8; 16] [17.., tag 0],
         /// The high watermark that the replica knows.
         high_watermark: i64 [18.., tag 1] = i64::MAX,
+        /// Ours, and to be ignored from a client: exclusive end of what the follower has at the
+        /// topic's durability, which is what it promises; -1 if it does not say.
+        durable_end: i64 [12.., tag 10_000] = -1,
     }
 
     /// Partitions that a session shall forget.

@@ -46,11 +46,25 @@ pub enum HeaderError {
 }
 
 impl<'a> RequestHeader<'a> {
-    /// Reads a request header; the body follows in `reader`.
+    /// Reads the header of a client's request; the body follows in `reader`. Private APIs do not
+    /// exist here.
     pub fn decode(reader: &mut Reader<'a>) -> Result<RequestHeader<'a>, HeaderError> {
+        Self::decode_of(reader, api::lookup)
+    }
+
+    /// Reads the header of a request that came by a listener of peers, where the private APIs
+    /// ([`api::PRIVATE`]) exist, too; the body follows in `reader`.
+    pub fn decode_from_peer(reader: &mut Reader<'a>) -> Result<RequestHeader<'a>, HeaderError> {
+        Self::decode_of(reader, |key| api::lookup(key).or_else(|| api::lookup_private(key)))
+    }
+
+    fn decode_of(
+        reader: &mut Reader<'a>,
+        lookup: impl FnOnce(i16) -> Option<&'static Api>,
+    ) -> Result<RequestHeader<'a>, HeaderError> {
         let (key, version) = (reader.i16()?, reader.i16()?);
         let correlation_id = reader.i32()?;
-        let api = api::lookup(key).ok_or(HeaderError::UnknownApi { key })?;
+        let api = lookup(key).ok_or(HeaderError::UnknownApi { key })?;
         if !api.accepts(version) && key != api::API_VERSIONS {
             return Err(HeaderError::UnsupportedVersion { api: api.name, version });
         }
@@ -139,6 +153,29 @@ mod tests {
         assert_eq!(error, HeaderError::UnknownApi { key: 4 });
         let error = RequestHeader::decode(&mut Reader::new(&header(0, 9)[..10])).expect_err("cut");
         assert!(matches!(error, HeaderError::Malformed(_)));
+    }
+
+    #[test]
+    fn private_apis_exist_for_peers_only() {
+        for api in api::PRIVATE {
+            let bytes = header(api.key, 0);
+            let error = RequestHeader::decode(&mut Reader::new(&bytes)).expect_err("not for you");
+            assert_eq!(error, HeaderError::UnknownApi { key: api.key });
+            let mut reader = Reader::new(&bytes);
+            let read = RequestHeader::decode_from_peer(&mut reader).expect("a peer may");
+            assert_eq!((read.api, read.version, reader.remaining()), (api, 0, 0));
+            let bytes = header(api.key, 1);
+            let error = RequestHeader::decode_from_peer(&mut Reader::new(&bytes));
+            let unsupported = HeaderError::UnsupportedVersion { api: api.name, version: 1 };
+            assert_eq!(error.expect_err("version 0 is all"), unsupported);
+        }
+        let mut bytes = header(3, 12);
+        bytes.truncate(11);
+        let read = RequestHeader::decode_from_peer(&mut Reader::new(&bytes)).expect("public");
+        assert_eq!(read.api.name, "Metadata");
+        let bytes = header(4, 0);
+        let error = RequestHeader::decode_from_peer(&mut Reader::new(&bytes));
+        assert_eq!(error.expect_err("no such"), HeaderError::UnknownApi { key: 4 });
     }
 
     #[test]

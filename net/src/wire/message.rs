@@ -107,7 +107,7 @@ macro_rules! integers {
         }
     )*};
 }
-integers!(i8, i16, i32, i64);
+integers!(i8, i16, i32, i64, u16);
 
 impl Field<'_> for bool {
     const SHAPE: Shape = Shape::Bool;
@@ -201,6 +201,52 @@ impl<'a> Field<'a> for Cow<'a, str> {
 
     fn write<S: Sink>(&self, sink: &mut S, version: Version) {
         sink.put_string(Some(self), version.flexible);
+    }
+}
+
+/// Kafka's `bytes`: what others have a meaning for.
+impl<'a> Nullable<'a> for &'a [u8] {
+    fn read_nullable(r: &mut Reader<'a>, version: Version) -> Result<Option<Self>, DecodeError> {
+        r.bytes(version.flexible)
+    }
+
+    fn write_nullable<S: Sink>(value: Option<&Self>, sink: &mut S, version: Version) {
+        sink.put_len(value.map(|bytes| bytes.len()), version.flexible);
+        sink.put(value.copied().unwrap_or_default());
+    }
+}
+
+impl<'a> Field<'a> for &'a [u8] {
+    const SHAPE: Shape = Shape::Bytes;
+
+    fn read(reader: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
+        read_required(reader, version)
+    }
+
+    fn write<S: Sink>(&self, sink: &mut S, version: Version) {
+        Self::write_nullable(Some(self), sink, version);
+    }
+}
+
+impl<'a> Nullable<'a> for Cow<'a, [u8]> {
+    fn read_nullable(r: &mut Reader<'a>, version: Version) -> Result<Option<Self>, DecodeError> {
+        Ok(r.bytes(version.flexible)?.map(Cow::Borrowed))
+    }
+
+    fn write_nullable<S: Sink>(value: Option<&Self>, sink: &mut S, version: Version) {
+        <&[u8]>::write_nullable(value.map(|bytes| &**bytes).as_ref(), sink, version);
+    }
+}
+
+impl<'a> Field<'a> for Cow<'a, [u8]> {
+    const SHAPE: Shape = Shape::Bytes;
+
+    fn read(reader: &mut Reader<'a>, version: Version) -> Result<Self, DecodeError> {
+        read_required(reader, version)
+    }
+
+    fn write<S: Sink>(&self, sink: &mut S, version: Version) {
+        Self::write_nullable(Some(self), sink, version);
     }
 }
 

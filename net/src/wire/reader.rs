@@ -126,6 +126,11 @@ impl<'a> Reader<'a> {
         self.fixed().map(i16::from_be_bytes)
     }
 
+    /// Kafka's `uint16`.
+    pub fn u16(&mut self) -> Result<u16, DecodeError> {
+        self.fixed().map(u16::from_be_bytes)
+    }
+
     /// Kafka's `int32`.
     pub fn i32(&mut self) -> Result<i32, DecodeError> {
         self.fixed().map(i32::from_be_bytes)

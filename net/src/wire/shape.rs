@@ -17,6 +17,8 @@ pub enum Shape {
     Uuid,
     /// A string.
     String,
+    /// Bytes that mean nothing to the codec.
+    Bytes,
     /// Record batches.
     Records,
     /// One of these, or null.

@@ -52,7 +52,7 @@ fn text(random: &mut Random) -> String {
 fn null(shape: &Shape, version: Version, out: &mut Vec<u8>) {
     match shape {
         Shape::String => length(None, 2, version, out),
-        Shape::Records | Shape::Array { .. } => length(None, 4, version, out),
+        Shape::Bytes | Shape::Records | Shape::Array { .. } => length(None, 4, version, out),
         Shape::Struct { .. } => out.push(0xff),
         other => panic!("Kafka has no nullable {other:?}"),
     }
@@ -82,7 +82,7 @@ fn field(shape: &Shape, version: Version, nullable: bool, random: &mut Random, o
             length(Some(text.len()), 2, version, out);
             out.extend_from_slice(text.as_bytes());
         }
-        Shape::Records => {
+        Shape::Bytes | Shape::Records => {
             let len = random.below(200);
             length(Some(len), 4, version, out);
             // No punctuation, because debug output is compared, too.
