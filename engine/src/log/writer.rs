@@ -204,7 +204,7 @@ impl<E: Env> Inner<E> {
         self.keep_clear(segment, u64::MAX).await;
         self.ensure_works()?;
         let file = self.patient_file(segment).await?;
-        self.cut(segment, &file).await?;
+        self.shorten(segment, &file).await?;
         file.sync().await?;
         if let Err(error) = self.save_index(segment, segment.size.get()).await {
             tracing::debug!(dir = %self.dir.display(), %error, "the index was not saved");
@@ -248,14 +248,14 @@ impl<E: Env> Inner<E> {
         self.keep_clear(&segment, u64::MAX).await;
         self.ensure_works()?;
         let file = self.patient_file(&segment).await?;
-        self.cut(&segment, &file).await?;
+        self.shorten(&segment, &file).await?;
         file.sync().await?;
         segment.stale.set(false);
         Ok(())
     }
 
     /// Cuts a segment's file to its data. Nothing may be on its way to the file.
-    async fn cut(&self, segment: &Segment<E>, file: &E::File) -> io::Result<()> {
+    async fn shorten(&self, segment: &Segment<E>, file: &E::File) -> io::Result<()> {
         file.truncate(segment.size.get()).await?;
         segment.allocated.set(segment.size.get());
         segment.zeros.end.set(0);
