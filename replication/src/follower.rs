@@ -183,9 +183,7 @@ impl Follower {
         match to {
             Some(to) => {
                 tracing::warn!(epoch = %self.epoch, end = %view.end, %to, "log begins anew");
-                self.truncating = true;
-                // What the leader deleted was committed.
-                self.high_watermark = to;
+                self.cut(to);
                 Step::Restart(to)
             }
             None => {
@@ -208,9 +206,15 @@ impl Follower {
         self.config.back_off(self.failures)
     }
 
-    /// The log was cut, or begun anew, and now ends at `end`.
-    pub fn on_truncated(&mut self, end: Offset) {
-        self.truncating = false;
+    /// The log gave up batches (no space) and ends at `end` now: say the position anew.
+    pub fn on_given_up(&mut self, end: Offset) {
         self.high_watermark = self.high_watermark.min(end);
+    }
+
+    /// The log was cut, or begun anew, and is now `start..end`. What lies before its start was
+    /// committed, or the leader would not have deleted it.
+    pub fn on_truncated(&mut self, start: Offset, end: Offset) {
+        self.truncating = false;
+        self.high_watermark = self.high_watermark.clamp(start, end);
     }
 }

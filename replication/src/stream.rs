@@ -176,21 +176,25 @@ impl Stream {
         }
     }
 
-    /// Whether there is something to answer before anything is read.
-    pub fn has_trouble(&self) -> bool {
-        self.cursors.values().any(|cursor| cursor.trouble.is_some())
+    /// Whether there is something to answer to request `seq` before anything is read.
+    pub fn has_trouble(&self, seq: u64) -> bool {
+        self.cursors.values().any(|cursor| cursor.placed <= seq && cursor.trouble.is_some())
     }
 
-    /// What is to be told of stopped cursors, once.
-    pub fn take_troubles(&mut self) -> Vec<(TopicPartition, Trouble)> {
-        let each = self.cursors.iter_mut();
+    /// What is to be told of stopped cursors in the answer to `seq`, once.
+    pub fn take_troubles(&mut self, seq: u64) -> Vec<(TopicPartition, Trouble)> {
+        let each = self.cursors.iter_mut().filter(|(_, cursor)| cursor.placed <= seq);
         each.filter_map(|(id, cursor)| Some((*id, cursor.trouble.take()?))).collect()
     }
 
-    /// What to read, and what to wait for.
-    pub fn reads(&self) -> Vec<Read> {
+    /// What to read for the answer to `seq`, and what to wait for. A cursor that a newer request
+    /// has put is not read for an older one: its follower waits for the newer answer.
+    pub fn reads(&self, seq: u64) -> Vec<Read> {
         let reads = self.turns.values().filter_map(|id| {
             let cursor = &self.cursors[id];
+            if cursor.placed > seq {
+                return None;
+            }
             let (leader_epoch, told) = (cursor.leader_epoch, cursor.told);
             Some(Read { id: *id, leader_epoch, from: cursor.next?, told })
         });
