@@ -15,7 +15,8 @@ use crate::producers::ProducersSnapshot;
 
 /// "RBck": the first word of a slot.
 const MAGIC: u32 = 0x6b63_4252;
-const VERSION: u32 = 1;
+/// 2 added `cut`.
+const VERSION: u32 = 2;
 const HEAD_BYTES: usize = 16;
 /// The two files.
 const SLOTS: [&str; 2] = ["checkpoint.a", "checkpoint.b"];
@@ -48,6 +49,9 @@ pub struct Checkpoint {
     /// since, in bytes: batches further behind a hole prove that the hole is damage. `None`: any
     /// distance.
     pub unsynced_bytes_max: Option<u64>,
+    /// What stands behind `offset` was about to be cut off: it may be gone without being gone for
+    /// good, so that recovery makes durable what it finds.
+    pub cut: bool,
     /// Producers at `offset`.
     pub producers: ProducersSnapshot,
 }
@@ -107,22 +111,13 @@ impl Checkpoint {
         let mut slots = Slots { newest: None, suspect: false };
         let mut newest_file = None;
         for slot in SLOTS {
-            let file = match env.open(&dir.join(slot), Open::Read).await {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                file => file?,
+            let Some((file, found)) = read_slot(env, &dir.join(slot), identity).await? else {
+                continue;
             };
-            let len = file.len().await?.min(CHECKPOINT_BYTES_MAX);
-            let bytes = file.read_at(0, len as usize).await?;
-            let Some(found) = Checkpoint::decode(&bytes) else {
+            let Some(found) = found else {
                 slots.suspect = true;
                 continue;
             };
-            if found.topic != *identity.topic.bytes() || found.partition != identity.partition.0 {
-                return Err(io::Error::new(
-                    io::ErrorKind::InvalidData,
-                    format!("{} belongs to another partition", dir.join(slot).display()),
-                ));
-            }
             if slots.newest.as_ref().is_none_or(|newest| newest.sequence < found.sequence) {
                 slots.newest = Some(found);
                 newest_file = Some(file);
@@ -134,6 +129,49 @@ impl Checkpoint {
         }
         Ok(slots)
     }
+
+    /// Of the whole checkpoints that speak of nothing behind `offset`, the one that speaks of most.
+    pub async fn read_up_to<E: Env>(
+        env: &E,
+        dir: &Path,
+        identity: TopicPartition,
+        offset: u64,
+    ) -> io::Result<Option<Checkpoint>> {
+        let mut best: Option<Checkpoint> = None;
+        for slot in SLOTS {
+            let found = read_slot(env, &dir.join(slot), identity).await?;
+            let found = found.and_then(|(_, found)| found).filter(|c| c.offset <= offset);
+            best = match (best, found) {
+                (Some(best), Some(found)) if found.offset < best.offset => Some(best),
+                (best, found) => found.or(best),
+            };
+        }
+        Ok(best)
+    }
+}
+
+/// The file of a slot, if there is one, and the checkpoint in it, if that is whole.
+async fn read_slot<E: Env>(
+    env: &E,
+    path: &Path,
+    identity: TopicPartition,
+) -> io::Result<Option<(E::File, Option<Checkpoint>)>> {
+    let file = match env.open(path, Open::Read).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    let len = file.len().await?.min(CHECKPOINT_BYTES_MAX);
+    let bytes = file.read_at(0, len as usize).await?;
+    let found = Checkpoint::decode(&bytes);
+    let foreign =
+        |c: &Checkpoint| c.topic != *identity.topic.bytes() || c.partition != identity.partition.0;
+    if found.as_ref().is_some_and(foreign) {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{} belongs to another partition", path.display()),
+        ));
+    }
+    Ok(Some((file, found)))
 }
 
 /// What the two files of a log hold.
@@ -161,6 +199,7 @@ mod tests {
             offset: 55,
             first_timestamp: Some(-1),
             unsynced_bytes_max: Some(4096),
+            cut: true,
             epochs: vec![(0, 0), (3, 40)],
             producers: ProducersSnapshot { end: 55, producers: Vec::new() },
         };

@@ -12,9 +12,10 @@
 //! copied into the tail and has its offsets when `append` returns; [`Log::written`] and
 //! [`Log::synced`] tell when it has become durable. The rooms:
 //! `tail` (memory), `writer` (one write in flight, group commit, roll, device errors),
-//! `syncs` (what is written becomes synced), [`read`], [`time`] (lookups by timestamp),
-//! `cursor` (walking a file), [`recovery`] and `judge` (open after a crash), [`retention`],
-//! `checkpoints` (tiny facts that survive), [`mutant`] (bugs on purpose).
+//! `syncs` (what is written becomes synced), [`replicated`] (what a leader wrote elsewhere),
+//! [`truncation`] (taking back the end), [`read`], [`time`] (lookups by timestamp), `cursor`
+//! (walking a file), [`recovery`] and `judge` (open after a crash), [`retention`], `checkpoints`
+//! (tiny facts that survive), [`mutant`] (bugs on purpose).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -38,8 +39,10 @@ use crate::wait::{Closed, Gate, Watch};
 pub mod mutant;
 pub mod read;
 pub mod recovery;
+pub mod replicated;
 pub mod retention;
 pub mod time;
+pub mod truncation;
 
 mod checkpoints;
 mod cursor;
@@ -54,7 +57,9 @@ pub use disk::Disk;
 pub use mutant::Mutant;
 pub use read::{Chunk, Limit, ReadError, Slice};
 pub use recovery::{OpenError, Recovered};
+pub use replicated::ReplicateError;
 pub use time::Timed;
+pub use truncation::TruncateError;
 
 use checkpoints::CheckpointState;
 use tail::{Placed, Tail};
@@ -147,8 +152,8 @@ pub(crate) struct State<E: Env> {
     pub tail: Tail<E>,
     pub epochs: Epochs,
     pub producers: Producers,
-    /// Replaced by new ones when appended batches are given up (no space), so that nobody who
-    /// waited for an old offset is woken by a new batch that has it.
+    /// Replaced by new ones when appended batches are given up (no space) or truncated, so that
+    /// nobody who waited for an old offset is woken by a new batch that has it.
     pub written: Watch,
     pub synced: Watch,
     pub writing: bool,
@@ -166,6 +171,12 @@ pub(crate) struct State<E: Env> {
     pub replaying: bool,
     /// How often they have been.
     pub replayed: Watch,
+    /// Appends are refused: the end is being taken back.
+    pub truncating: bool,
+    /// How often it has been: what was being read meanwhile may be gone.
+    pub truncations: u64,
+    /// How often the writer, a sync or a truncation has come to its end.
+    pub rests: Watch,
     pub counters: Counters,
 }
 
@@ -230,6 +241,9 @@ pub enum AppendError {
     /// The log is being closed.
     #[error("the log is closed")]
     Closed,
+    /// The end of the log is being taken back; where it will be is not known yet.
+    #[error("the log is being truncated")]
+    Truncating,
     /// Idempotence refuses it.
     #[error(transparent)]
     Producer(#[from] ProducerError),
@@ -251,7 +265,6 @@ impl<E: Env> Log<E> {
         epoch: LeaderEpoch,
         early: bool,
     ) -> Result<Appended, AppendError> {
-        let now = self.0.env.wall();
         let mut guard = self.0.state.borrow_mut();
         let state = &mut *guard;
         state.ready(&self.0.shared.disk)?;
@@ -262,37 +275,14 @@ impl<E: Env> Log<E> {
             return Ok(Appended { base, end, duplicate: true, log_append_time });
         }
         state.retry_if_full(self.0.env.now())?;
-        let (base, len) = (state.end, batch.bytes().len());
+        let base = state.end;
         state.epochs.assign(epoch, base)?;
-        if state.must_roll(batch, now) {
-            state.roll();
-        }
-        let last = base.plus(u64::from(batch.last_offset_delta()));
-        let max_timestamp = batch.max_timestamp();
-        let placed = Placed { base, last, at: 0, len: 0, max_timestamp };
-        let (busy, producers) = (state.writing, &mut state.producers);
-        state.tail.append(&self.0.env, batch.size(), placed, early, busy, |bytes| {
-            batch.copy_stamped(bytes, Stamp { base_offset: base, leader_epoch: epoch });
-            producers.update(&Batch::first(bytes).expect("it was just stamped"), now);
-        });
-        state.end = last.plus(1);
-        state.counters.batches += 1;
-        state.counters.batch_bytes += len as u64;
+        let (at, busy) = (Stamp { base_offset: base, leader_epoch: epoch }, state.writing);
+        state.place(&self.0.env, batch, at, early, busy);
         let end = state.end;
-        let active = state.segments.back().expect("a log has an active segment");
-        if active.first_timestamp.get().is_none() {
-            active.first_timestamp.set(Some(max_timestamp));
-        }
-        let start_writer = !std::mem::replace(&mut state.writing, true);
         drop(guard);
-        let mut checkpoint = self.0.checkpoint.get();
-        checkpoint.bytes += len as u64;
-        self.0.checkpoint.set(checkpoint);
-        self.0.shared.budget.on_append(len);
-        if start_writer {
-            self.0.start(Queue::Storage, writer::run(self.0.strong()));
-        }
-        let log_append_time = if stamped { max_timestamp } else { Timestamp::NONE };
+        self.0.on_placed(batch.bytes().len());
+        let log_append_time = if stamped { batch.max_timestamp() } else { Timestamp::NONE };
         Ok(Appended { base, end, duplicate: false, log_append_time })
     }
 
@@ -482,6 +472,9 @@ impl<E: Env> State<E> {
             full_until: None,
             replaying: false,
             replayed: Watch::new(0),
+            truncating: false,
+            truncations: 0,
+            rests: Watch::new(0),
             counters: Counters::default(),
         }
     }
@@ -494,10 +487,37 @@ impl<E: Env> State<E> {
                 return Err(AppendError::Closed);
             }
             Status::Open if disk.has_failed() => return Err(AppendError::DiskFailed),
+            Status::Open if self.truncating => return Err(AppendError::Truncating),
             Status::Open => {}
         }
         // Without the producers a retry could not be told from a new batch.
         if self.replaying { Err(AppendError::NoSpace) } else { Ok(()) }
+    }
+
+    /// Copies a batch, whose offsets begin at the end, into the tail, stamped with `at`. `busy`:
+    /// more are likely to share its block. Then [`Inner::on_placed`].
+    fn place(&mut self, env: &E, batch: &Checked<'_>, at: Stamp, early: bool, busy: bool) {
+        let now = env.wall();
+        if self.must_roll(batch, now) {
+            self.roll();
+        }
+        let base = at.base_offset;
+        assert_eq!(base, self.end, "batches follow each other");
+        let last = base.plus(u64::from(batch.last_offset_delta()));
+        let max_timestamp = batch.max_timestamp();
+        let placed = Placed { base, last, at: 0, len: 0, max_timestamp };
+        let producers = &mut self.producers;
+        self.tail.append(env, batch.size(), placed, early, busy, |bytes| {
+            batch.copy_stamped(bytes, at);
+            producers.update(&Batch::first(bytes).expect("it was just stamped"), now);
+        });
+        self.end = last.plus(1);
+        self.counters.batches += 1;
+        self.counters.batch_bytes += batch.size() as u64;
+        let active = self.segments.back().expect("a log has an active segment");
+        if active.first_timestamp.get().is_none() {
+            active.first_timestamp.set(Some(max_timestamp));
+        }
     }
 
     /// While the device is full, one append after each pause tries; the others stay refused until
@@ -511,6 +531,11 @@ impl<E: Env> State<E> {
             }
             None => Ok(()),
         }
+    }
+
+    /// The writer, a sync or a truncation has come to its end.
+    fn on_rest(&self) {
+        self.rests.raise(self.rests.value() + 1);
     }
 
     pub fn required(&self) -> Durability {
@@ -549,6 +574,19 @@ impl<E: Env> State<E> {
 impl<E: Env> Inner<E> {
     pub fn strong(&self) -> Rc<Inner<E>> {
         self.me.upgrade().expect("a log is reached through its Rc")
+    }
+
+    /// Batches of `len` bytes were placed: tells those who count, and starts the writer if it
+    /// rests.
+    fn on_placed(&self, len: usize) {
+        let start_writer = !std::mem::replace(&mut self.state.borrow_mut().writing, true);
+        let mut checkpoint = self.checkpoint.get();
+        checkpoint.bytes += len as u64;
+        self.checkpoint.set(checkpoint);
+        self.shared.budget.on_append(len);
+        if start_writer {
+            self.start(Queue::Storage, writer::run(self.strong()));
+        }
     }
 
     /// Starts a task that works for this log; its end waits for it.

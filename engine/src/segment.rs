@@ -43,6 +43,8 @@ pub(crate) struct Segment<E: Env> {
     pub latest: Cell<(u64, Option<Timestamp>)>,
     /// Largest timestamp of the first batch: what rolling by time counts from.
     pub first_timestamp: Cell<Option<Timestamp>>,
+    /// Not part of the log any more: its file is being cut or removed under whoever reads it.
+    pub gone: Cell<bool>,
     /// Used since the last round of housekeeping.
     pub touched: Cell<bool>,
 }
@@ -62,6 +64,7 @@ impl<E: Env> Segment<E> {
             indexing: Cell::new(false),
             latest: Cell::new((0, None)),
             first_timestamp: Cell::new(None),
+            gone: Cell::new(false),
             touched: Cell::new(false),
         })
     }

@@ -1,5 +1,5 @@
-//! A log against a plain list of batches: whatever is appended, read, looked up, deleted, rolled,
-//! flushed and reopened, both agree. Crashes are the matter of `crash.rs`; here nothing fails.
+//! A log against a plain list of batches: whatever is appended, replicated, read, looked up,
+//! deleted, truncated, rolled, flushed and reopened, both agree. Crashes are the matter of `crash.rs`; here nothing fails.
 //!
 //! `MODEL_SEEDS` says how many seeds are tried, `MODEL_FIRST_SEED` with which they begin.
 
@@ -7,6 +7,8 @@
 mod batches;
 #[path = "model/compare.rs"]
 mod compare;
+#[path = "model/replica.rs"]
+mod replica;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,6 +23,7 @@ use engine::env::sim::{Random, Sim, SimEnv};
 use engine::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use engine::log::{AppendError, Bounds, Disk, Durability, Log, Shared};
 use engine::producers::ProducerError;
+use futures_lite::future::poll_once;
 
 const DIR: &str = "/data/topic/0";
 
@@ -38,12 +41,17 @@ struct World {
     shared: Shared,
     config: LogConfig,
     log: Log<SimEnv>,
-    /// Everything that was ever appended, deleted or not.
+    /// Everything that was ever appended and not truncated, deleted or not.
     batches: Vec<Stored>,
+    /// Where it ends without any.
+    origin: u64,
     start: u64,
     epoch: LeaderEpoch,
     /// By producer: positions of its batches in `batches`.
     producers: BTreeMap<i64, Vec<usize>>,
+    /// By producer: from which position on retries are recognised. What was truncated had pushed
+    /// earlier batches out of the window, and no client has more in flight than the window holds.
+    recognised: BTreeMap<i64, usize>,
     segment_bytes_max: u64,
 }
 
@@ -82,20 +90,25 @@ impl World {
             config,
             log,
             batches: Vec::new(),
+            origin: 0,
             start: 0,
             epoch: LeaderEpoch(0),
             producers: BTreeMap::new(),
+            recognised: BTreeMap::new(),
             segment_bytes_max: config.segment_bytes,
         }
     }
 
     fn end(&self) -> u64 {
-        self.batches.last().map_or(0, |last| last.end)
+        self.batches.last().map_or(self.origin, |last| last.end)
     }
 
     async fn step(&mut self) {
-        match self.random.below(20) {
+        match self.random.below(24) {
             0..7 => self.append(),
+            20..22 => self.append_replicated(),
+            22 => self.truncate().await,
+            23 if self.random.chance(1, 4) => self.restart().await,
             7 => self.append_again(),
             8 => self.append_out_of_order(),
             9..12 => self.read().await,
@@ -162,17 +175,23 @@ impl World {
             assert_eq!(appended.base.value(), stored.base);
             assert_eq!(appended.end.value(), stored.end);
             assert!(!appended.duplicate);
-            if let Some((id, _)) = producer {
-                self.producers.entry(id).or_default().push(self.batches.len());
-            }
-            self.batches.push(stored);
+            self.note(stored);
         }
+    }
+
+    /// It was appended.
+    fn note(&mut self, stored: Stored) {
+        if let Some((id, _)) = stored.sent.producer {
+            self.producers.entry(id).or_default().push(self.batches.len());
+        }
+        self.batches.push(stored);
     }
 
     /// A retry of one of a producer's last five batches is the same batch, wherever that is now.
     fn append_again(&mut self) {
-        for of in self.producers.values() {
-            for &at in of.iter().rev().take(5) {
+        for (id, of) in &self.producers {
+            let known = self.recognised.get(id).copied().unwrap_or_default();
+            for &at in of.iter().rev().take(5).filter(|&&at| at >= known) {
                 let old = &self.batches[at];
                 let again = self.log.append(&old.sent.checked(), self.epoch, false).unwrap();
                 assert!(again.duplicate, "batch {}..{} was doubled", old.base, old.end);
@@ -217,7 +236,8 @@ impl World {
         assert!(start <= durable);
         if start != self.start {
             assert!(by_size, "nothing else removes anything");
-            assert!(self.batches.iter().any(|b| b.base == start), "whole segments go");
+            let whole = start == self.end() || self.batches.iter().any(|b| b.base == start);
+            assert!(whole, "whole segments go");
             let kept = self.batches.iter().filter(|b| b.base >= start);
             assert!(kept.map(|b| b.bytes.len() as u64).sum::<u64>() >= bytes, "too much went");
         }
@@ -367,6 +387,48 @@ fn a_retired_log_stops_and_lets_go_of_its_files() {
             assert!(node.disk().files().is_empty(), "nobody made them again");
             assert_eq!(world.shared.budget.unwritten_bytes(), 0);
             assert_eq!(world.shared.budget.held_bytes(), 0);
+        })
+        .expect("nobody ends the node");
+    }
+}
+
+#[test]
+fn appends_wait_for_a_truncation_which_ends_even_if_nobody_waits() {
+    for seed in 0..200 {
+        let sim = Sim::new(seed);
+        let node = sim.node();
+        let env = node.env();
+        let random = sim.workload(0);
+        node.run(async {
+            let mut world = World::new(env.clone(), random).await;
+            while world.batches.len() < 8 {
+                world.append();
+            }
+            let written = world.log.written();
+            let end = world.end();
+            let mut waits = Box::pin(written.reach(end + 1));
+            assert_eq!(poll_once(&mut waits).await, None);
+            let to = world.batches[3].base;
+            let mut truncation = Box::pin(world.log.truncate_to(Offset::new(to)));
+            assert!(poll_once(&mut truncation).await.is_none(), "the device has to do something");
+            let sent = Sent::new(world.shape(), &world.random);
+            let refused = world.log.append(&sent.checked(), world.epoch, false);
+            assert_eq!(refused, Err(AppendError::Truncating));
+            let refused = world.log.append_replicated(&[]);
+            assert_eq!(refused, Err(AppendError::Truncating.into()));
+            drop(truncation);
+            // The second waits for the first.
+            assert_eq!(world.log.truncate_to(Offset::MAX).await.unwrap(), Offset::new(to));
+            waits.await.expect_err("what was waited for is gone");
+            world.batches.truncate(3);
+            world.producers.clear();
+            world.compare_ends();
+            world.append_replicated();
+            assert_eq!(written.value(), end, "the old watch says nothing new");
+            world.log.written().reach(world.end()).await.unwrap();
+            world.read_everything().await;
+            world.reopen().await;
+            world.read_everything().await;
         })
         .expect("nobody ends the node");
     }

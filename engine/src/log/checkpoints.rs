@@ -29,7 +29,7 @@ pub(crate) struct CheckpointState {
 }
 
 /// Ends the turn of whoever writes a checkpoint, also when its future is dropped.
-struct Turn<'a, E: Env>(&'a Inner<E>);
+pub(super) struct Turn<'a, E: Env>(&'a Inner<E>);
 
 impl<E: Env> Drop for Turn<'_, E> {
     fn drop(&mut self) {
@@ -50,7 +50,8 @@ pub(super) async fn write_soon<E: Env>(log: Rc<Inner<E>>) {
 /// After unwritten batches were given up, what the producers had written before them may not be in
 /// memory any more: it is read back. Appends are refused meanwhile, or a retry could double.
 pub(super) async fn rebuild_producers<E: Env>(log: Rc<Inner<E>>) {
-    match log.replay_producers().await {
+    let end = Offset::new(log.state.borrow().written.value());
+    match log.replay_producers(end).await {
         Ok(producers) => {
             let mut state = log.state.borrow_mut();
             state.producers = producers;
@@ -81,20 +82,34 @@ impl<E: Env> Inner<E> {
     }
 
     /// Moves the start and stores that in both slots, so that damage to one brings nothing back.
-    pub(super) async fn store_start(&self, to: Offset) -> io::Result<()> {
-        let turn = self.checkpoint_turn().await;
+    pub(super) async fn store_start(&self, turn: &Turn<'_, E>, to: Offset) -> io::Result<()> {
         {
             let mut state = self.state.borrow_mut();
-            state.start = state.start.max(to);
+            // The end may have been taken back since somebody chose the start.
+            state.start = state.start.max(to.min(state.end));
             let start = state.start;
             state.epochs.delete_before(start);
             state.producers.delete_before(start);
         }
-        self.write_checkpoint(&turn).await?;
-        self.write_checkpoint(&turn).await
+        self.write_checkpoint(turn).await?;
+        self.write_checkpoint(turn).await
     }
 
-    async fn checkpoint_turn(&self) -> Turn<'_, E> {
+    /// Stores a picture of how the log is about to be, in both slots, so that damage to one brings
+    /// nothing back.
+    pub(super) async fn store_both(
+        &self,
+        _turn: &Turn<'_, E>,
+        mut checkpoint: Checkpoint,
+    ) -> io::Result<()> {
+        for _ in 0..2 {
+            checkpoint.sequence = self.checkpoint.get().sequence + 1;
+            self.store(&checkpoint, 0).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn checkpoint_turn(&self) -> Turn<'_, E> {
         while self.checkpoint.get().running {
             let ended = self.checkpoints_ended.value();
             // This watch is never closed.
@@ -128,18 +143,24 @@ impl<E: Env> Inner<E> {
             self.start_sync();
             synced.reach(checkpoint.offset).await.map_err(gone)?;
         }
+        self.store(&checkpoint, before.bytes).await?;
+        self.save_active_index(&checkpoint).await;
+        Ok(())
+    }
+
+    /// Writes a checkpoint after which `bytes` of those that were counted need no scan any more.
+    async fn store(&self, checkpoint: &Checkpoint, bytes: u64) -> io::Result<()> {
         if let Err(error) = checkpoint.write(&self.env, &self.dir).await {
             self.judge_error(&error);
             return Err(error);
         }
         let mut done = self.checkpoint.get();
         done.sequence = checkpoint.sequence;
-        done.bytes -= before.bytes;
+        done.bytes -= bytes;
         done.start = Offset::new(checkpoint.log_start);
         done.end = Offset::new(checkpoint.offset);
         done.bounded = checkpoint.unsynced_bytes_max.is_some();
         self.checkpoint.set(done);
-        self.save_active_index(&checkpoint).await;
         Ok(())
     }
 
@@ -152,7 +173,8 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    fn picture(&self, state: &State<E>, sequence: u64) -> (Checkpoint, Watch, Watch) {
+    /// What is to be stored of the log as it stands, and the watches of what it speaks of.
+    pub(super) fn picture(&self, state: &State<E>, sequence: u64) -> (Checkpoint, Watch, Watch) {
         let active = state.segments.back().expect("there is an active segment");
         let bounds = self.shared.bounds;
         let block = (bounds.block_bytes_max as u64).max(state.config.message_bytes_max.into());
@@ -169,6 +191,7 @@ impl<E: Env> Inner<E> {
             first_timestamp: active.first_timestamp.get().map(|at| at.0),
             epochs: entries.map(|entry| (entry.epoch.0, entry.start.value())).collect(),
             unsynced_bytes_max: (state.required() == Durability::Synced).then_some(ahead),
+            cut: false,
             producers: state.producers.snapshot(),
         };
         (checkpoint, state.synced.clone(), state.written.clone())
@@ -186,28 +209,30 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    /// The producers as the written part of the log makes them: the last checkpoint, and what came
-    /// after it.
-    async fn replay_producers(&self) -> Result<Producers, ReadError> {
-        let checkpoint = Checkpoint::read(&self.env, &self.dir, self.identity).await?;
-        let (limits, segments, end) = {
+    /// The producers as everything below `end`, which is written, makes them: the last checkpoint
+    /// that does not know more, and what came after it.
+    pub(super) async fn replay_producers(&self, end: Offset) -> Result<Producers, ReadError> {
+        let checkpoint =
+            Checkpoint::read_up_to(&self.env, &self.dir, self.identity, end.value()).await?;
+        let (limits, segments) = {
             let state = self.state.borrow();
             let segments: Vec<_> = state.segments.iter().cloned().collect();
-            (state.config.producer_limits(), segments, Offset::new(state.written.value()))
+            (state.config.producer_limits(), segments)
         };
         let mut producers = checkpoint
-            .newest
             .and_then(|c| Producers::restore(&c.producers, limits).ok())
             .unwrap_or_else(|| Producers::new(limits, Offset::ZERO));
         for (at, segment) in segments.iter().enumerate() {
             let next = segments.get(at + 1).map_or(end, |next| next.base);
-            if next <= producers.end() {
+            if next <= producers.end() || segment.base >= end {
                 continue;
             }
             let mut walk = self.walk(segment, 0, segment.base).await?;
-            while let Some(found) = self.step(&mut walk).await? {
+            while walk.at() < end
+                && let Some(found) = self.step(&mut walk).await?
+            {
                 let batch = found.batch();
-                if batch.base_offset() >= producers.end() && batch.base_offset() < end {
+                if batch.base_offset() >= producers.end() {
                     producers.update(&batch, self.env.wall());
                 }
                 self.env.turn().await;

@@ -30,6 +30,18 @@ pub enum Mutant {
     TrustIndex,
     /// Producers are not read back when a log is opened: retries are appended twice.
     ForgetProducers,
+    /// A truncated segment is cut, but that is not synced.
+    CutUnsynced,
+    /// Truncation removes the oldest segments first.
+    CutForwards,
+    /// The checkpoint still speaks of what was truncated.
+    CheckpointBeyondCut,
+    /// The leader epochs of what was truncated stay.
+    KeepCutEpochs,
+    /// The producers remember what was truncated.
+    KeepCutProducers,
+    /// Opening relies on a truncation that it finds under way being durable.
+    ForgetCut,
 }
 
 impl Mutant {

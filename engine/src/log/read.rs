@@ -122,13 +122,21 @@ pub enum ReadError {
 impl<E: Env> Log<E> {
     /// Reads whole batches from the one that holds `from` on.
     pub async fn read(&self, from: Offset, limit: Limit) -> Result<Chunk<E>, ReadError> {
-        if let Some(chunk) = self.read_hot(from, limit)? {
-            return Ok(chunk);
-        }
-        match self.0.read_cold(from, limit).await {
-            // It was deleted while it was being read.
-            Err(_) if from < self.start() => Err(self.out_of_range(from)),
-            read => read,
+        loop {
+            if let Some(chunk) = self.read_hot(from, limit)? {
+                return Ok(chunk);
+            }
+            let truncations = self.0.truncations();
+            let read = self.0.read_cold(from, limit).await;
+            if self.0.truncations() != truncations {
+                // It may be of two logs.
+                continue;
+            }
+            return match read {
+                // It was deleted while it was being read.
+                Err(_) if from < self.start() => Err(self.out_of_range(from)),
+                read => read,
+            };
         }
     }
 
@@ -245,7 +253,7 @@ impl<E: Env> Inner<E> {
 
     /// Where to start walking for `from`. An index entry is a hint: if no batch with its offset
     /// stands there, the index is thrown away and the segment is walked from its start.
-    async fn start_of(
+    pub(super) async fn start_of(
         &self,
         segment: &Rc<Segment<E>>,
         from: Offset,
@@ -314,8 +322,10 @@ impl<E: Env> Inner<E> {
             Step::Bad(Fault { why, .. }) => why,
         };
         let segment = walk.segment.base;
-        tracing::error!(dir = %self.dir.display(), %segment, pos, why,
-            "stored data is damaged; it is not served");
+        if !walk.segment.gone.get() {
+            tracing::error!(dir = %self.dir.display(), %segment, pos, why,
+                "stored data is damaged; it is not served");
+        }
         Err(ReadError::Damaged { segment, pos, why })
     }
 }

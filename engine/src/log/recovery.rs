@@ -223,12 +223,31 @@ impl<'a, E: Env> Scan<'a, E> {
                 return Err(self.gap(self.end, promised));
             }
         }
+        if self.end < self.start {
+            // The crash came while everything was being truncated, and nothing readable is left.
+            self.restart(checkpoint).await?;
+        }
         self.start = self.segments[0].base.max(self.start);
+        self.epochs.delete_before(self.start);
         Ok(())
     }
 
+    /// Begins anew where the log starts.
+    async fn restart(&mut self, checkpoint: Option<&Checkpoint>) -> Result<(), OpenError> {
+        for segment in std::mem::take(&mut self.segments) {
+            remove_if_there(self.env, &index_path(self.dir, segment.base)).await?;
+            self.env.remove(&log_path(self.dir, segment.base)).await?;
+        }
+        // Its name is not to meet the old ones.
+        self.env.sync_dir(self.dir).await?;
+        self.epochs = Epochs::default();
+        self.producers = Producers::new(self.config.producer_limits(), self.start);
+        self.begin(self.start, checkpoint).await
+    }
+
     /// The process that made a file may have been killed before it synced its name. Where the
-    /// checkpoint speaks of the last segment, that was synced before.
+    /// checkpoint speaks of the last segment, that was synced before. And the process that cut the
+    /// log may have been killed before that was durable: what is missing must not come back.
     async fn sync_names(
         &self,
         checkpoint: Option<&Checkpoint>,
@@ -236,7 +255,12 @@ impl<'a, E: Env> Scan<'a, E> {
     ) -> Result<(), OpenError> {
         let last = self.segments.back().expect("there is an active segment").base;
         let known = checkpoint.is_some_and(|c| Offset::new(c.segment) == last);
-        let known = known && !self.begun;
+        let cut = checkpoint.is_some_and(|c| c.cut) && !self.bounds.has(Mutant::ForgetCut);
+        let known = known && !self.begun && !cut;
+        if cut {
+            let active = self.segments.back().expect("there is an active segment");
+            active.file(self.env, self.dir).await?.sync().await?;
+        }
         if (suspect || !known) && !self.bounds.has(Mutant::ForgetDirSync) {
             self.env.sync_dir(self.dir).await?;
         }

@@ -87,7 +87,12 @@ impl<E: Env> Log<E> {
         let Some(_pass) = self.0.gate.enter().filter(|_| self.is_open()) else { return Ok(()) };
         let now = self.0.env.wall();
         self.0.state.borrow_mut().producers.expire(now, EXPIRED_PER_ROUND_MAX);
-        let retained = self.0.retain(now, bound).await;
+        let truncations = self.0.truncations();
+        let retained = match self.0.retain(now, bound).await {
+            // It looked at what is not part of the log any more; the next round looks again.
+            Err(_) if self.0.truncations() != truncations => Ok(()),
+            retained => retained,
+        };
         // Also when a segment cannot be read.
         if self.0.checkpoint.get().end < self.end() && self.is_open() {
             self.0.write_checkpoint_next().await?;
@@ -163,7 +168,8 @@ impl<E: Env> Inner<E> {
     fn roll_if_quiet(&self, end: Offset) {
         let mut state = self.state.borrow_mut();
         let written = state.end.value() == state.written.value();
-        if state.status != Status::Open || state.end != end || !written || state.writing {
+        let busy = state.writing || state.truncating;
+        if state.status != Status::Open || state.end != end || !written || busy {
             return;
         }
         state.writing = true;
@@ -174,10 +180,12 @@ impl<E: Env> Inner<E> {
 
     /// Moves the start, durably, and removes what lies wholly below it.
     async fn move_start(&self, to: Offset) -> io::Result<()> {
+        // All of it in one turn: a truncation must not meet a file that is half gone.
+        let turn = self.checkpoint_turn().await;
         if self.shared.bounds.has(Mutant::RemoveEarly) {
             self.remove_below(to).await?;
         }
-        self.store_start(to).await?;
+        self.store_start(&turn, to).await?;
         self.remove_below(self.checkpoint.get().start).await
     }
 

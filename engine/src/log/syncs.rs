@@ -56,8 +56,8 @@ impl<E: Env> Inner<E> {
         }
     }
 
-    /// Waits until what is written now is synced. For the writer only: it is the one that could
-    /// give batches up, and with them the watch.
+    /// Waits until what is written now is synced. For the writer, and for a truncation while that
+    /// rests: they are the ones that could give batches up, and with them the watch.
     pub(super) async fn sync_written(&self) -> io::Result<()> {
         self.start_sync();
         let (synced, written) = {
@@ -104,7 +104,10 @@ async fn sync<E: Env>(log: Rc<Inner<E>>) {
         match result {
             Err(_) if log.shared.bounds.has(Mutant::IgnoreFailedSync) => {}
             Err(error) => {
-                log.state.borrow_mut().syncing = false;
+                let mut state = log.state.borrow_mut();
+                state.syncing = false;
+                state.on_rest();
+                drop(state);
                 return log.fail("syncing", &error);
             }
             Ok(()) => {}
@@ -116,6 +119,9 @@ async fn sync<E: Env>(log: Rc<Inner<E>>) {
             let behind = written.saturating_sub(synced);
             let asked = behind >= state.config.flush_messages || synced < state.sync_wanted;
             state.syncing = behind > 0 && asked && state.status.is_at_work();
+            if !state.syncing {
+                state.on_rest();
+            }
             state.syncing
         };
         if !again {

@@ -34,6 +34,20 @@ impl<E: Env> Log<E> {
         from_time: Timestamp,
         bound: Offset,
     ) -> Result<Option<Timed>, ReadError> {
+        loop {
+            let truncations = self.0.truncations();
+            let found = self.find_time_once(from_time, bound).await;
+            if self.0.truncations() == truncations {
+                return found;
+            }
+        }
+    }
+
+    async fn find_time_once(
+        &self,
+        from_time: Timestamp,
+        bound: Offset,
+    ) -> Result<Option<Timed>, ReadError> {
         for segment in self.segments_below(bound) {
             if segment.size.get() == 0 || self.is_deleted(&segment) {
                 continue;
@@ -51,6 +65,20 @@ impl<E: Env> Log<E> {
     /// The record with the largest timestamp below `bound` (ListOffsets -3, KIP-734); the first of
     /// several. None if no record has a timestamp.
     pub async fn max_time(&self, bound: Offset) -> Result<Option<Timed>, ReadError> {
+        loop {
+            let truncations = self.0.truncations();
+            let found = match self.max_time_once(bound).await {
+                Ok(Some(max)) if max.0 >= 0 => self.find_time_once(max, bound).await,
+                Ok(_) => Ok(None),
+                Err(error) => Err(error),
+            };
+            if self.0.truncations() == truncations {
+                return found;
+            }
+        }
+    }
+
+    async fn max_time_once(&self, bound: Offset) -> Result<Option<Timestamp>, ReadError> {
         let mut max = None;
         for segment in self.segments_below(bound) {
             if segment.size.get() == 0 || self.is_deleted(&segment) {
@@ -62,10 +90,7 @@ impl<E: Env> Log<E> {
                 Err(error) => return Err(error),
             }
         }
-        match max {
-            Some(max) if max.0 >= 0 => self.find_time(max, bound).await,
-            _ => Ok(None),
-        }
+        Ok(max)
     }
 
     fn segments_below(&self, bound: Offset) -> Vec<Rc<Segment<E>>> {

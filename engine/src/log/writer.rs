@@ -55,6 +55,7 @@ pub(super) async fn run<E: Env>(log: Rc<Inner<E>>) {
             };
             if block.is_none() {
                 state.writing = false;
+                state.on_rest();
             }
             block
         };

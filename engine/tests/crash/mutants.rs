@@ -23,7 +23,13 @@ fn scenario(mutant: Mutant) -> (&'static str, Scenario) {
         | Mutant::CheckpointEarly
         | Mutant::RemoveEarly
         | Mutant::KeepCutBytes
-        | Mutant::ForgetProducers => ("crashes", crash_everywhere),
+        | Mutant::ForgetProducers
+        | Mutant::CutUnsynced
+        | Mutant::CutForwards
+        | Mutant::CheckpointBeyondCut
+        | Mutant::KeepCutEpochs
+        | Mutant::KeepCutProducers
+        | Mutant::ForgetCut => ("crashes", crash_everywhere),
         Mutant::IgnoreFailedSync => ("failures", |seed, mutant| fault(faults::fail(seed, mutant))),
         Mutant::KeepGivenUp => ("full disks", |seed, mutant| fault(faults::fill(seed, mutant))),
         Mutant::CutDamage | Mutant::TrustIndex => {

@@ -66,7 +66,8 @@ fn of_append(error: &AppendError) -> ErrorCode {
     match error {
         AppendError::DiskFailed | AppendError::NoSpace => ErrorCode::KafkaStorageError,
         // The log ends because the topic is deleted or the broker stops: look again.
-        AppendError::Closed => ErrorCode::NotLeaderOrFollower,
+        // Or it follows another leader already.
+        AppendError::Closed | AppendError::Truncating => ErrorCode::NotLeaderOrFollower,
         AppendError::Producer(ProducerError::OldEpoch { .. }) => ErrorCode::InvalidProducerEpoch,
         AppendError::Producer(ProducerError::OutOfOrder { .. }) => {
             ErrorCode::OutOfOrderSequenceNumber
