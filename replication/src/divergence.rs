@@ -77,6 +77,12 @@ pub fn parting(
         if other || found.end < position.offset {
             return Ok(Some(found));
         }
+        // All that it has lies before this log's start, and of another epoch than anything here:
+        // nobody can tell whether it is what was deleted. It is of no use either.
+        let earliest = view.epochs.earliest().map_or(term.epoch, |first| first.epoch);
+        if last < earliest && position.offset <= view.start {
+            return Err(FetchFault::OutOfRange { start: view.start, end: view.end });
+        }
     }
     if position.offset < view.start || position.offset > view.end {
         return Err(FetchFault::OutOfRange { start: view.start, end: view.end });
@@ -133,9 +139,12 @@ mod tests {
         assert_eq!(parting(at(-1, 0)), None, "an empty log parts from none");
         let newer = super::parting(&log, term, at(7, 3), None);
         assert_eq!(newer, Err(FetchFault::UnknownEpoch));
-        let deleted = view(&history, 12, 20);
+        let kept = epochs(&[(3, 12)]);
+        let deleted = view(&kept, 12, 20);
         let range = FetchFault::OutOfRange { start: Offset::new(12), end: Offset::new(20) };
         assert_eq!(super::parting(&deleted, term, at(1, 4), None), Err(range));
+        assert_eq!(super::parting(&deleted, term, at(2, 12), None), Err(range), "cannot be told");
+        assert_eq!(super::parting(&deleted, term, at(-1, 12), None), Ok(None));
     }
 
     #[test]

@@ -176,6 +176,12 @@ impl Follower {
         let to = match fault {
             FetchFault::Unpositioned => return Step::Reposition,
             FetchFault::OutOfRange { start, .. } if view.end < start => Some(start),
+            // The leader cannot compare what was before its start.
+            FetchFault::OutOfRange { start, .. }
+                if view.end == start && view.epochs.latest().is_some() =>
+            {
+                Some(start)
+            }
             // Only of a log without records: any other is cut by its epochs.
             FetchFault::OutOfRange { end, .. } if view.end > end => Some(end),
             _ => None,

@@ -261,6 +261,10 @@ impl Leader {
     pub fn on_given_up(&mut self, end: Offset) {
         assert!(end >= self.high_watermark, "what is durable is not given up");
         self.end = end;
+        // What was taken over from the leader before may be among it: then this term begins
+        // earlier, and whoever has those batches has to cut them.
+        self.term.start = self.term.start.min(end);
+        self.peers.values_mut().for_each(|peer| peer.fits = false);
         if self.shown_end > end && !self.config.has(Mutant::ReuseGivenUp) {
             tracing::warn!(epoch = %self.term.epoch, %end, shown = %self.shown_end,
                 "batches were given up that followers may have; a new term is needed");

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use engine::env::sim::{Random, Stream};
 use engine::ids::{BrokerEpoch, BrokerId, LeaderEpoch, TopicPartition};
 use replication::ask::{AlterIsr, IsrAnswer};
 use replication::role::{Assignment, PartitionEpoch};
@@ -24,8 +25,9 @@ pub struct State {
     pub min_in_sync: usize,
 }
 
-#[derive(Default)]
 pub struct Controller {
+    /// Who of several is elected.
+    luck: Random,
     pub members: BTreeMap<BrokerId, Member>,
     pub parts: BTreeMap<TopicPartition, State>,
     /// Everything that was decided, in order.
@@ -36,6 +38,17 @@ pub struct Controller {
 }
 
 impl Controller {
+    pub fn new(seed: u64) -> Controller {
+        Controller {
+            luck: Random::new(seed, Stream::Workload, 1),
+            members: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            history: Vec::new(),
+            next_epoch: 0,
+            unclean: false,
+        }
+    }
+
     pub fn create(&mut self, id: TopicPartition, replicas: Vec<BrokerId>, min_in_sync: usize) {
         let current = Assignment {
             leader: Some(replicas[0]),
@@ -128,7 +141,9 @@ impl Controller {
         let state = &self.parts[&part];
         let live = |id: &&BrokerId| self.is_live(**id);
         let in_isr = |id: &&BrokerId| state.current.isr.contains(id);
-        let replicas = || state.current.replicas.iter();
+        let mut order = state.current.replicas.clone();
+        self.luck.shuffle(&mut order);
+        let replicas = || order.iter();
         let other = replicas().filter(live).filter(in_isr).find(|id| Some(**id) != but);
         let same = replicas().filter(live).find(in_isr);
         let eligible = replicas().filter(live).find(|id| state.elr.contains(id));

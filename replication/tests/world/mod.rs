@@ -97,6 +97,8 @@ pub enum Letter {
 #[derive(Clone, Copy, Debug)]
 pub struct Faults {
     pub crash: u64,
+    /// All at once.
+    pub blackout: u64,
     pub wipe: u64,
     pub cut: u64,
     pub pause: u64,
@@ -111,21 +113,45 @@ pub struct Faults {
 impl Faults {
     pub const USUAL: Faults = Faults {
         crash: 8,
+        blackout: 3,
         wipe: 2,
         cut: 10,
         pause: 5,
         fence: 6,
         give_up: 4,
         delete: 3,
-        replace: 2,
+        replace: 10,
         elect: 10,
         lose_letter: 5,
     };
 }
 
+impl Faults {
+    /// Each seed has its own mixture: some of them often, some never.
+    fn mixed(self, random: &Random) -> Faults {
+        let some = |usual: u64| usual * [0, 1, 1, 4][random.below(4) as usize];
+        Faults {
+            crash: some(self.crash),
+            blackout: some(self.blackout),
+            wipe: some(self.wipe),
+            cut: some(self.cut),
+            pause: some(self.pause),
+            fence: some(self.fence),
+            give_up: some(self.give_up),
+            delete: some(self.delete),
+            replace: some(self.replace),
+            elect: some(self.elect),
+            lose_letter: some(self.lose_letter),
+        }
+    }
+}
+
 /// Everything.
 pub struct World {
     pub random: Random,
+    /// How much is produced, and how soon followers carry answers out, in quarters.
+    pub busy: u64,
+    pub eager: u64,
     pub now: Instant,
     pub config: ReplicationConfig,
     pub brokers: BTreeMap<BrokerId, Broker>,
@@ -151,13 +177,14 @@ impl World {
     /// Brokers 1 to `brokers`, partitions with all of them as replicas, each led by another one.
     pub fn new(seed: u64, mutant: Option<Mutant>) -> World {
         let random = Random::new(seed, RandomStream::Workload, 0);
-        let brokers = random.between(3, 4) as i32;
-        let partitions = random.between(1, 2) as i32;
+        let brokers = if random.chance(1, 4) { 4 } else { 3 };
+        let partitions = if random.chance(1, 3) { 2 } else { 1 };
         let min_in_sync = random.between(1, 2) as usize;
-        Self::of(random, brokers, partitions, min_in_sync, mutant)
+        Self::of(seed, random, brokers, partitions, min_in_sync, mutant)
     }
 
     pub fn of(
+        seed: u64,
         random: Random,
         brokers: i32,
         partitions: i32,
@@ -172,16 +199,20 @@ impl World {
             mutant,
             ..ReplicationConfig::default()
         };
+        let (busy, eager) = (random.between(1, 4), random.between(1, 4));
+        let faults = Faults::USUAL.mixed(&random);
         let mut world = World {
             random,
+            busy,
+            eager,
             now: Instant::from_nanos(1_000_000_000),
             config,
             brokers: BTreeMap::new(),
-            controller: Controller::default(),
+            controller: Controller::new(seed),
             links: Vec::new(),
             letters: Vec::new(),
             truth: Truth::default(),
-            faults: Faults::USUAL,
+            faults,
             next_value: 0,
             next_session: 0,
             calm: false,
@@ -243,18 +274,28 @@ impl World {
         Ok(())
     }
 
+    /// Something that has something to do, so that few steps are idle.
     fn act(&mut self) -> Checked {
         let id = self.pick(&self.ids());
-        let part = self.pick(&self.part_ids());
         match self.random.below(20) {
-            // In the end less, so that the others can catch up.
-            0..=1 if self.calm && self.random.chance(19, 20) => self.tick(id),
-            0..=1 => self.produce(id, part),
-            2..=4 => self.persist(id, part),
+            // In the end less is produced, so that the others can catch up.
+            0..=1 if self.calm && self.random.chance(9, 10) => self.tick(id),
+            0..=1 if !self.calm && !self.random.chance(self.busy, 4) => self.tick(id),
+            0..=1 => self.with_one(|part| part.replica.leader().is_some(), Self::produce),
+            2..=4 => self.with_one(|part| part.log.durable < part.log.end(), Self::persist),
             5..=8 => self.deliver(),
             9..=11 => self.answer(),
-            12..=13 => self.take(id, part),
-            14 => self.catch_up(id),
+            12..=13 if !self.calm && !self.random.chance(self.eager, 4) => self.tick(id),
+            12..=13 => self.with_one(
+                |part| part.cutting.is_some() || !part.inbox.is_empty(),
+                Self::take,
+            ),
+            14 => {
+                let all = self.controller.history.len();
+                let behind = self.brokers.values().filter(|b| b.works() && b.seen < all);
+                let behind: Vec<_> = behind.map(|broker| broker.id).collect();
+                if behind.is_empty() { Ok(()) } else { self.catch_up(self.pick(&behind)) }
+            }
             15 => self.letter(),
             16 => {
                 let most = if self.calm { 3 } else { 20 };
@@ -262,9 +303,26 @@ impl World {
                 self.sessions();
                 Ok(())
             }
-            17 => self.consume(id, part),
+            17 => self.with_one(|_| true, Self::consume),
             _ => self.tick(id),
         }
+    }
+
+    /// Does it to one of the partitions for which it is of use.
+    fn with_one(
+        &mut self,
+        of_use: impl Fn(&Part) -> bool,
+        act: impl FnOnce(&mut World, BrokerId, TopicPartition) -> Checked,
+    ) -> Checked {
+        let working = self.brokers.values().filter(|broker| broker.works());
+        let parts = working.flat_map(|broker| broker.parts.iter().map(|(id, p)| (broker.id, id, p)));
+        let parts = parts.filter(|(_, _, part)| of_use(part)).map(|(id, part, _)| (id, *part));
+        let parts: Vec<_> = parts.collect();
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let (id, part) = self.pick(&parts);
+        act(self, id, part)
     }
 
     fn digest(&self) -> u64 {
@@ -283,10 +341,13 @@ impl World {
         if self.chance(faults.crash) {
             self.crash(id);
         }
+        if self.chance(faults.blackout) {
+            self.ids().into_iter().for_each(|id| self.crash(id));
+        }
         if self.chance(faults.wipe) {
             self.wipe(id)?;
         }
-        if self.chance(faults.crash * 4) && !self.brokers[&id].up {
+        if self.chance(30) && !self.brokers[&id].up {
             self.start(id)?;
         }
         if self.chance(faults.cut) && !self.links.is_empty() {
@@ -310,6 +371,8 @@ impl World {
             let state = &self.controller.parts[&part];
             if !state.current.isr.contains(&id) && !state.elr.contains(&id) {
                 self.controller.replace(part, id);
+                // Itself it may see that it was taken away, or not.
+                self.apply_up_to(id, self.controller.history.len() - 1)?;
             }
         }
         if self.chance(faults.elect) {
