@@ -8,9 +8,10 @@
 use engine::ids::{BrokerId, LeaderEpoch, Offset};
 use engine::time::Instant;
 
+use crate::ask::{AnswerPart, Outcome};
 use crate::config::ReplicationConfig;
-use crate::divergence::View;
-use crate::follower::Follower;
+use crate::divergence::{self, View};
+use crate::follower::{Follower, Step};
 use crate::leader::Leader;
 use crate::mutant::Mutant;
 
@@ -158,6 +159,25 @@ impl Replica {
         match self.config.has(Mutant::ReadToEnd) {
             true => view.end,
             false => self.high_watermark(),
+        }
+    }
+
+    /// Looks at an answer to a fetch that was sent in the term `epoch`: only a follower in that
+    /// term does anything about it (KAFKA-13207).
+    pub fn on_answer<B>(
+        &mut self,
+        epoch: LeaderEpoch,
+        answer: &AnswerPart<B>,
+        view: &View<'_>,
+    ) -> Step {
+        match (&mut self.role, &answer.outcome) {
+            (Role::Follower(follower), _) => follower.on_answer(epoch, answer, view),
+            (Role::Leader(_), Outcome::Diverging(end))
+                if self.config.has(Mutant::ObeyZombies) =>
+            {
+                Step::Truncate(divergence::truncation(view, *end))
+            }
+            _ => Step::Ignore,
         }
     }
 

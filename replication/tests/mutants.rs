@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use replication::mutant::Mutant;
 use world::World;
 
-const STEPS: u64 = 1_000;
+const STEPS: u64 = 4_000;
 
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))

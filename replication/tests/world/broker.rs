@@ -319,8 +319,9 @@ impl World {
                 }
                 let end = Offset::new(state.log.end());
                 state.told = state.told.min(at(end));
-                let follower = state.replica.follower_mut().expect("roles wait for it");
-                follower.on_truncated(Offset::new(state.log.start), end);
+                if let Some(follower) = state.replica.follower_mut() {
+                    follower.on_truncated(Offset::new(state.log.start), end);
+                }
                 Some(None)
             }
             None => {
@@ -385,8 +386,7 @@ impl Part {
     ) -> Option<Option<std::time::Duration>> {
         let Delivery { leader_epoch, answer } = delivery;
         let view = self.log.view();
-        let follower = self.replica.follower_mut()?;
-        match follower.on_answer(leader_epoch, &answer, &view) {
+        match self.replica.on_answer(leader_epoch, &answer, &view) {
             Step::Ignore | Step::Idle => {}
             Step::Append => {
                 let Outcome::Records(Some(records)) = &answer.outcome else { unreachable!() };

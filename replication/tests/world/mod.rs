@@ -111,6 +111,20 @@ pub struct Faults {
 }
 
 impl Faults {
+    pub const NONE: Faults = Faults {
+        crash: 0,
+        blackout: 0,
+        wipe: 0,
+        cut: 0,
+        pause: 0,
+        fence: 0,
+        give_up: 0,
+        delete: 0,
+        replace: 0,
+        elect: 0,
+        lose_letter: 0,
+    };
+
     pub const USUAL: Faults = Faults {
         crash: 8,
         blackout: 3,
@@ -200,7 +214,11 @@ impl World {
             ..ReplicationConfig::default()
         };
         let (busy, eager) = (random.between(1, 4), random.between(1, 4));
-        let faults = Faults::USUAL.mixed(&random);
+        let (eager, faults) = match random.below(7) {
+            0 | 1 => (1, Faults { elect: 25, fence: 15, pause: 15, cut: 2, ..Faults::NONE }),
+            2 => (eager, Faults { replace: 40, fence: 20, elect: 8, cut: 4, ..Faults::NONE }),
+            _ => (eager, Faults::USUAL.mixed(&random)),
+        };
         let mut world = World {
             random,
             busy,

@@ -89,7 +89,10 @@ impl Truth {
         }
         let committed = self.committed.entry(part).or_default();
         for offset in state.told.max(state.log.start)..high_watermark {
-            let entry = state.log.get(offset).expect("below the durable end");
+            let Some(entry) = state.log.get(offset) else {
+                let seen = format!("{id} in {epoch} has nothing at {offset}");
+                return violation("CommittedOnce", seen);
+            };
             match committed.get(offset as usize) {
                 None if committed.len() as u64 == offset => committed.push((entry, epoch)),
                 Some((known, _)) if *known == entry => {}
