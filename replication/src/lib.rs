@@ -31,9 +31,9 @@ pub mod fetcher;
 pub mod follower;
 pub mod leader;
 pub mod mutant;
-//pub mod partition;
+pub mod partition;
 pub mod role;
 pub mod stream;
 
 pub use leader::Acks;
-//pub use partition::{Partition, Ticket};
+pub use partition::{Partition, Ticket};
