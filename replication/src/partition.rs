@@ -185,6 +185,11 @@ impl<E: Env> Partition<E> {
         self.0.replica.borrow().leader().is_some()
     }
 
+    /// Whom it follows, if it does.
+    pub fn followed(&self) -> Option<BrokerId> {
+        self.0.replica.borrow().follower().map(|follower| follower.leader())
+    }
+
     /// The in-sync replicas, as far as the leader knows; nothing where this broker does not lead.
     pub fn isr(&self) -> Option<Vec<BrokerId>> {
         let replica = self.0.replica.borrow();
