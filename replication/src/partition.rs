@@ -352,8 +352,8 @@ impl<E: Env> Inner<E> {
         let min_in_sync = self.log.config().min_insync_replicas as usize;
         let now = self.env.now();
         let epoch = assignment.leader_epoch;
-        let change = self
-            .view(|replica, view| replica.on_assignment(assignment, view, min_in_sync, now));
+        let change =
+            self.view(|replica, view| replica.on_assignment(assignment, view, min_in_sync, now));
         match change {
             Change::Ignored => return change,
             Change::Version => {}

@@ -172,9 +172,7 @@ impl Replica {
     ) -> Step {
         match (&mut self.role, &answer.outcome) {
             (Role::Follower(follower), _) => follower.on_answer(epoch, answer, view),
-            (Role::Leader(_), Outcome::Diverging(end))
-                if self.config.has(Mutant::ObeyZombies) =>
-            {
+            (Role::Leader(_), Outcome::Diverging(end)) if self.config.has(Mutant::ObeyZombies) => {
                 Step::Truncate(divergence::truncation(view, *end))
             }
             _ => Step::Ignore,
@@ -224,13 +222,19 @@ impl Replica {
         let change = match new.leader {
             Some(leader) if leader == self.me && is_replica => {
                 let known = self.high_watermark;
-                self.role =
-                    Role::Leader(Leader::new(self.me, &new, view, known, min_in_sync, self.config, now));
+                self.role = Role::Leader(Leader::new(
+                    self.me,
+                    &new,
+                    view,
+                    known,
+                    min_in_sync,
+                    self.config,
+                    now,
+                ));
                 Change::Leads
             }
             Some(leader) if is_replica => {
-                let mut follower =
-                    Follower::new(leader, &new, self.high_watermark, self.config);
+                let mut follower = Follower::new(leader, &new, self.high_watermark, self.config);
                 let skips = was_following && self.config.has(Mutant::SkipMissedEpoch);
                 let cuts = self.config.has(Mutant::TruncateByWatermark);
                 follower.trust_log(skips || cuts);

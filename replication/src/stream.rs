@@ -158,12 +158,7 @@ impl Stream {
     }
 
     /// What the partition said to its part of request `seq`.
-    pub fn on_verdict(
-        &mut self,
-        seq: u64,
-        part: &FetchPart,
-        verdict: Result<Verdict, FetchFault>,
-    ) {
+    pub fn on_verdict(&mut self, seq: u64, part: &FetchPart, verdict: Result<Verdict, FetchFault>) {
         let Some(cursor) = self.cursors.get_mut(&part.id) else { return };
         if seq < cursor.placed {
             return;

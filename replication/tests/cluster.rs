@@ -159,8 +159,7 @@ async fn until_well(shared: &Rc<Shared>, seed: u64) {
 }
 
 async fn compare(shared: &Rc<Shared>, seed: u64) {
-    let all: Vec<_> =
-        shared.lives.borrow().values().filter_map(|life| life.partition()).collect();
+    let all: Vec<_> = shared.lives.borrow().values().filter_map(|life| life.partition()).collect();
     let first = numbers(&all[0]).await;
     for partition in &all[1..] {
         assert_eq!(numbers(partition).await, first, "seed {seed}: logs differ");

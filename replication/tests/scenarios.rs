@@ -133,11 +133,7 @@ fn round(leader: &mut Side, follower: &mut Side, now: Instant) -> String {
     carry_out(follower, epoch, &answer)
 }
 
-fn carry_out(
-    follower: &mut Side,
-    epoch: LeaderEpoch,
-    answer: &AnswerPart<Vec<Entry>>,
-) -> String {
+fn carry_out(follower: &mut Side, epoch: LeaderEpoch, answer: &AnswerPart<Vec<Entry>>) -> String {
     let step = follower.replica.on_answer(epoch, answer, &follower.log.view());
     match step {
         Step::Append => {

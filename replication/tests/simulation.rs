@@ -31,6 +31,31 @@ fn whatever_happens_the_promises_hold_and_it_goes_on() {
         }
         acks.set(acks.get() + world.truth.acks);
     });
-    println!("SEEN {} acks", acks.get());
     assert!(acks.get() > 0, "nothing was acknowledged at all");
+}
+
+/// Whoever is there may lead: then what was acknowledged may go, but logs come together, terms
+/// have one leader each, and it goes on.
+#[test]
+fn after_unclean_elections_logs_still_come_together() {
+    each_seed(500, |seed| {
+        let mut world = World::new(seed, None);
+        world.controller.unclean = true;
+        world.truth.unclean = true;
+        if let Err(broken) = world.run(STEPS) {
+            panic!("seed {seed}: {} is broken: {}", broken.name, broken.seen);
+        }
+    });
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    let run = |seed| {
+        let mut world = World::new(seed, None);
+        world.run(STEPS).map(|()| (world.trace, world.now, world.truth.acks))
+    };
+    for seed in 0..20 {
+        assert_eq!(run(seed), run(seed), "seed {seed}");
+    }
+    assert_ne!(run(0), run(1), "a seed decides");
 }

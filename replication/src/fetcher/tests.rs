@@ -1,4 +1,4 @@
-use std::time::Duration;
+//! What a stream says and when, request by request.
 
 use engine::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use engine::time::Instant;
@@ -8,10 +8,7 @@ use crate::ask::{Outcome, Position};
 use crate::role::PartitionEpoch;
 
 fn id(partition: i32) -> TopicPartition {
-    TopicPartition {
-        topic: TopicId::from_bytes([1; 16]),
-        partition: PartitionIndex(partition),
-    }
+    TopicPartition { topic: TopicId::from_bytes([1; 16]), partition: PartitionIndex(partition) }
 }
 
 fn at(millis: u64) -> Instant {
@@ -122,5 +119,4 @@ fn a_partition_that_backs_off_leaves_the_others_alone() {
     fetcher.place_at(standing(1, 20, 20), at(90));
     fetcher.remove(id(1));
     assert_eq!(fetcher.deadline(), None);
-    let _ = Duration::ZERO;
 }

@@ -156,8 +156,8 @@ impl Leader {
     /// (KAFKA-7128).
     fn may_join(&self, id: BrokerId) -> bool {
         let peer = &self.peers[&id];
-        let begun = peer.promise >= self.term.start
-            || self.config.has(Mutant::JoinBeforeEpochStart);
+        let begun =
+            peer.promise >= self.term.start || self.config.has(Mutant::JoinBeforeEpochStart);
         let fits = peer.fits || self.config.has(Mutant::KeepOldPromise);
         fits && begun && peer.promise >= self.high_watermark
     }

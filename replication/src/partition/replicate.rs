@@ -101,9 +101,7 @@ impl<E: Env> Partition<E> {
         bytes_max: usize,
         at_least_one: bool,
     ) -> Result<Chunk<E>, FetchFault> {
-        if let Some(chunk) =
-            self.replica_read_hot(replica, epoch, from, bytes_max, at_least_one)?
-        {
+        if let Some(chunk) = self.replica_read_hot(replica, epoch, from, bytes_max, at_least_one)? {
             return Ok(chunk);
         }
         let limit = Limit { bytes_max, bound: self.log().end(), at_least_one };

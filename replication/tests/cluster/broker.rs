@@ -76,11 +76,8 @@ impl Broker {
     /// Opens the log and registers, then applies what is decided from there on.
     pub async fn start(&self) {
         let env = self.node.env();
-        let log_config = LogConfig {
-            segment_bytes: 60_000,
-            min_insync_replicas: 2,
-            ..LogConfig::default()
-        };
+        let log_config =
+            LogConfig { segment_bytes: 60_000, min_insync_replicas: 2, ..LogConfig::default() };
         let log_shared = LogShared {
             budget: BlockBudget::new(100_000, 1 << 20),
             disk: Disk::default(),

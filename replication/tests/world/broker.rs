@@ -140,7 +140,7 @@ impl World {
             others.any(|other| *other != id)
         });
         let broker = self.brokers.get_mut(&id).expect("exists");
-        if broker.up || !safe {
+        if broker.up || !(safe || self.truth.unclean) {
             return Ok(());
         }
         broker.parts.clear();
@@ -380,10 +380,7 @@ impl Part {
     }
 
     /// Carries an answer out. `Some`: the position must be said again, at once or later.
-    fn on_delivery(
-        &mut self,
-        delivery: Delivery<Records>,
-    ) -> Option<Option<std::time::Duration>> {
+    fn on_delivery(&mut self, delivery: Delivery<Records>) -> Option<Option<std::time::Duration>> {
         let Delivery { leader_epoch, answer } = delivery;
         let view = self.log.view();
         match self.replica.on_answer(leader_epoch, &answer, &view) {

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use engine::env::sim::{Random, Stream as RandomStream};
-use engine::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
+use engine::ids::{
+    BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition,
+};
 use engine::time::Instant;
 use replication::ask::{AlterIsr, AnswerPart, Ask, FetchAsk, IsrAnswer};
 use replication::config::ReplicationConfig;
@@ -82,7 +84,13 @@ pub struct Link {
 
 /// A proposal on its way to the controller, or an answer on its way back.
 pub enum Letter {
-    Ask { from: BrokerId, epoch: BrokerEpoch, part: TopicPartition, ask: Ask, ghost: bool },
+    Ask {
+        from: BrokerId,
+        epoch: BrokerEpoch,
+        part: TopicPartition,
+        ask: Ask,
+        ghost: bool,
+    },
     Answer {
         to: BrokerId,
         epoch: BrokerEpoch,
@@ -304,10 +312,9 @@ impl World {
             5..=8 => self.deliver(),
             9..=11 => self.answer(),
             12..=13 if !self.calm && !self.random.chance(self.eager, 4) => self.tick(id),
-            12..=13 => self.with_one(
-                |part| part.cutting.is_some() || !part.inbox.is_empty(),
-                Self::take,
-            ),
+            12..=13 => {
+                self.with_one(|part| part.cutting.is_some() || !part.inbox.is_empty(), Self::take)
+            }
             14 => {
                 let all = self.controller.history.len();
                 let behind = self.brokers.values().filter(|b| b.works() && b.seen < all);
@@ -333,7 +340,8 @@ impl World {
         act: impl FnOnce(&mut World, BrokerId, TopicPartition) -> Checked,
     ) -> Checked {
         let working = self.brokers.values().filter(|broker| broker.works());
-        let parts = working.flat_map(|broker| broker.parts.iter().map(|(id, p)| (broker.id, id, p)));
+        let parts =
+            working.flat_map(|broker| broker.parts.iter().map(|(id, p)| (broker.id, id, p)));
         let parts = parts.filter(|(_, _, part)| of_use(part)).map(|(id, part, _)| (id, *part));
         let parts: Vec<_> = parts.collect();
         if parts.is_empty() {
@@ -449,7 +457,11 @@ impl World {
                 let (log, replica) = (&part.log, &part.replica);
                 text += &format!(
                     "\n  {id} log {}..{}..{} cutting {:?} inbox {} {:?}",
-                    log.start, log.durable, log.end(), part.cutting, part.inbox.len(),
+                    log.start,
+                    log.durable,
+                    log.end(),
+                    part.cutting,
+                    part.inbox.len(),
                     replica.role(),
                 );
             }
@@ -460,8 +472,14 @@ impl World {
         for link in &self.links {
             text += &format!(
                 "\nlink {} of {} to {}: broken {} requests {:?} waiting {} answers {:?} {:?}",
-                link.follower, link.follower_epoch, link.leader, link.broken, link.requests,
-                link.waiting.len(), link.answers, link.stream,
+                link.follower,
+                link.follower_epoch,
+                link.leader,
+                link.broken,
+                link.requests,
+                link.waiting.len(),
+                link.answers,
+                link.stream,
             );
         }
         text
@@ -562,9 +580,8 @@ impl World {
 
     /// A request, an answer, arrives.
     fn deliver(&mut self) -> Checked {
-        self.links.retain(|link| {
-            !(link.broken && link.requests.is_empty() && link.waiting.is_empty())
-        });
+        self.links
+            .retain(|link| !(link.broken && link.requests.is_empty() && link.waiting.is_empty()));
         let busy = |(at, link): (usize, &Link)| {
             (!link.requests.is_empty() || !link.answers.is_empty()).then_some(at)
         };

@@ -50,7 +50,10 @@ impl Truth {
         // A broker that learns late that it led once need not have what came later.
         for (offset, (value, term)) in self.acked.get(&part).into_iter().flatten() {
             let got = state.log.get(*offset);
-            if *term < epoch && *offset >= state.log.start && got.is_none_or(|entry| entry.value != *value) {
+            if *term < epoch
+                && *offset >= state.log.start
+                && got.is_none_or(|entry| entry.value != *value)
+            {
                 return violation(
                     "AckedIsNeverLost",
                     format!("{id} leads in {epoch}: {value} at {offset} is {got:?}"),
@@ -84,11 +87,9 @@ impl Truth {
             let seen = format!("{id} in {epoch}: {high_watermark} of {}", state.log.durable);
             return violation("WatermarkIsDurable", seen);
         }
-        if self.unclean {
-            return Ok(());
-        }
         let committed = self.committed.entry(part).or_default();
-        for offset in state.told.max(state.log.start)..high_watermark {
+        let fresh = state.told.max(state.log.start)..high_watermark;
+        for offset in fresh.filter(|_| !self.unclean) {
             let Some(entry) = state.log.get(offset) else {
                 let seen = format!("{id} in {epoch} has nothing at {offset}");
                 return violation("CommittedOnce", seen);
@@ -126,7 +127,8 @@ impl Truth {
     ) -> Checked {
         let committed = self.committed(part);
         for offset in log.start..bound {
-            let (got, known) = (log.get(offset), committed.get(offset as usize).map(|known| known.0));
+            let (got, known) =
+                (log.get(offset), committed.get(offset as usize).map(|known| known.0));
             if !self.unclean && got != known {
                 return violation(
                     "NoReadAboveWatermark",
