@@ -160,6 +160,8 @@ pub(crate) struct State<E: Env> {
     /// Replaced by new ones when appended batches are given up (no space) or truncated, so that
     /// nobody who waited for an old offset is woken by a new batch that has it.
     pub written: Watch,
+    /// The end of what is frozen, and hence can be read; likewise.
+    pub readable: Watch,
     pub synced: Watch,
     pub writing: bool,
     pub syncing: bool,
@@ -305,6 +307,12 @@ impl<E: Env> Log<E> {
     /// is awaited; it is closed when that batch is given up.
     pub fn written(&self) -> Watch {
         self.0.state.borrow().written.clone()
+    }
+
+    /// The end of what can be read, ahead of the written end: blocks are readable from the moment
+    /// at which their write begins. For replicas, whose writes go on beside this one; likewise.
+    pub fn readable(&self) -> Watch {
+        self.0.state.borrow().readable.clone()
     }
 
     /// The synced end, likewise.
@@ -469,6 +477,7 @@ impl<E: Env> State<E> {
             epochs,
             producers,
             written: Watch::new(end.value()),
+            readable: Watch::new(end.value()),
             synced: Watch::new(end.value()),
             writing: false,
             syncing: false,

@@ -153,7 +153,7 @@ impl World {
                 (Acks::All, Some(Ok(()))) => {
                     assert_eq!(found.get(&base.value()), Some(number), "acknowledged and gone");
                 }
-                (Acks::Leader | Acks::All, Some(Err(Lost))) => {
+                (Acks::Leader | Acks::All, Some(Err(Lost::GivenUp))) => {
                     assert!(!numbers.contains(number), "{number} was given up, and is there");
                 }
                 _ => {}

@@ -382,6 +382,7 @@ impl<E: Env> Inner<E> {
         state.truncations += 1;
         let watches = [
             std::mem::replace(&mut state.written, Watch::new(end)),
+            std::mem::replace(&mut state.readable, Watch::new(end)),
             std::mem::replace(&mut state.synced, Watch::new(end)),
         ];
         drop(guard);

@@ -82,13 +82,18 @@ pub(super) async fn run_rolled<E: Env>(log: Rc<Inner<E>>) {
 }
 
 impl<E: Env> Inner<E> {
-    /// Tells the budget about blocks that were frozen since the last time.
+    /// Tells the budget and whoever waits for something to read about blocks that were frozen
+    /// since the last time.
     fn register_frozen(&self) {
         let state = self.state.borrow();
         let new = state.tail.held().iter().rev().take_while(|block| block.id.get() == u64::MAX);
         let mut new: Vec<_> = new.cloned().collect();
+        let readable = state.readable.clone();
         drop(state);
         new.reverse();
+        if let Some(last) = new.last() {
+            readable.raise(last.end().value());
+        }
         for block in new {
             let me: std::rc::Weak<dyn Evict> = self.me.clone();
             block.id.set(self.shared.budget.on_frozen(me, block.capacity));
@@ -348,11 +353,13 @@ impl<E: Env> Inner<E> {
         let written = std::mem::replace(&mut state.written, Watch::new(end.value()));
         let synced = Watch::new(state.synced.value());
         let synced = std::mem::replace(&mut state.synced, synced);
+        let readable = std::mem::replace(&mut state.readable, Watch::new(end.value()));
         drop(state);
         self.shared.budget.on_drained(bytes);
         self.shared.budget.on_released(released);
         written.close();
         synced.close();
+        readable.close();
         if replay {
             self.start(Queue::Storage, checkpoints::rebuild_producers(self.strong()));
         }
@@ -382,7 +389,8 @@ impl<E: Env> Inner<E> {
                 state.status = status;
             }
             let (drained, released) = state.tail.roll_back();
-            let watches = [&state.written, &state.synced, &state.replayed].map(Watch::clone);
+            let watches = [&state.written, &state.readable, &state.synced, &state.replayed];
+            let watches = watches.map(Watch::clone);
             (watches, drained, released)
         };
         self.shared.budget.on_drained(drained);

@@ -7,7 +7,7 @@ use engine::log::retention::DeleteError;
 use engine::log::{AppendError, ReadError};
 use engine::producers::ProducerError;
 use replication::leader::EpochMismatch;
-use replication::partition::Refused;
+use replication::partition::{Lost, Refused};
 
 use super::admin::NoReply;
 use super::produce::Failure;
@@ -54,9 +54,12 @@ pub fn of_produce(error: &Failure) -> ErrorCode {
     match error {
         Failure::Unavailable(error) => of_unavailable(error),
         Failure::Batch(error) => of_batch(error),
+        Failure::Refused(Refused::NotLeader) => ErrorCode::NotLeaderOrFollower,
         Failure::Refused(Refused::Replicas(_)) => ErrorCode::NotEnoughReplicas,
         Failure::Refused(Refused::Log(error)) => of_append(error),
-        Failure::Lost(_) => ErrorCode::KafkaStorageError,
+        Failure::Lost(Lost::GivenUp) => ErrorCode::KafkaStorageError,
+        // Nobody knows whether the next leader has it: a client must not take this for "no".
+        Failure::Lost(Lost::NotLeader) => ErrorCode::NotLeaderOrFollower,
         Failure::TimedOut => ErrorCode::RequestTimedOut,
         Failure::Request(code, _) => *code,
     }
