@@ -36,7 +36,12 @@ fn shared() -> Shared {
 fn config() -> Config {
     // Small, so that snapshots are taken in the middle of everything.
     // Nobody beats here: a broker is alive until it says otherwise.
-    Config { snapshot_bytes: 1500, session_timeout: None, ..Config::default() }
+    Config {
+        snapshot_bytes: 1500,
+        session_timeout: None,
+        leader_rebalance: None,
+        ..Config::default()
+    }
 }
 
 async fn open(env: &SimEnv) -> (Metadata<SimEnv>, Opened) {

@@ -58,11 +58,9 @@ impl Soft {
         }
     }
 
-    /// When the next thing is due.
+    /// When the next thing is due. Nothing is before the first request: as long as no broker
+    /// speaks there is nobody who could take over from another.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        if !self.begun {
-            return Some(Instant::ZERO);
-        }
         [self.next_end, self.next_rebalance].into_iter().flatten().min()
     }
 

@@ -108,7 +108,9 @@ impl Alone {
             while Controller::deadline(&self.soft).is_some_and(|due| due <= self.now) {
                 self.expire();
             }
-            alive.iter().for_each(|id| drop(self.beat(*id)));
+            for id in alive {
+                self.beat(*id);
+            }
         }
     }
 
