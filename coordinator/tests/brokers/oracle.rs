@@ -28,6 +28,8 @@ pub struct Oracle {
     pub unclean_asked: bool,
     /// The last decision let replicas join, as their leader asked; one of them may lead at once.
     pub joining: bool,
+    /// The last decision took the registration of a broker that has lost something.
+    pub lossy: Option<BrokerId>,
     /// How often records were given up by leave of the rules.
     pub given_up: u64,
 }
@@ -77,12 +79,15 @@ impl Oracle {
             if let Some(then) = then {
                 moves(after, then, now);
                 let unclean_allowed = self.unclean_asked || rules.unclean_election;
-                if !self.joining && truth.elected(id, then, now, unclean_allowed, &has) {
+                if !self.joining && truth.elected(id, then, now, unclean_allowed, self.lossy, &has)
+                {
                     self.given_up += 1;
                 }
                 let gone = then.replicas.iter().any(|one| !now.replicas.contains(one));
                 if gone {
-                    truth.tolerance = truth.tolerance.min(standing(now).count().max(1));
+                    // An operator took copies away; the last one only where that is allowed.
+                    let left = standing(now).count().max(usize::from(!unclean_allowed));
+                    truth.tolerance = truth.tolerance.min(left);
                 }
             }
             let empty = standing(now).next().is_none();
@@ -120,13 +125,14 @@ impl Truth {
         then: &Partition,
         now: &Partition,
         unclean_allowed: bool,
+        lossy: Option<BrokerId>,
         has: impl Fn(BrokerId, TopicPartition) -> (u64, bool),
     ) -> bool {
         let Some(leader) = now.leader.filter(|leader| !standing(then).any(|one| one == *leader))
         else {
             return false;
         };
-        let nobody = standing(then).next().is_none();
+        let nobody = standing(then).all(|one| Some(one) == lossy) && self.losses >= self.tolerance;
         assert!(unclean_allowed || nobody, "LeaderIsInSync: {leader} of {then:?}");
         assert_eq!(*now.isr, [leader], "LeaderIsInSync: alone after an unclean election");
         let kept = has(leader, id).0;

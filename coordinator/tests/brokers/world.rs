@@ -226,7 +226,7 @@ impl World {
             let told = node.lost == Loss::Nothing;
             (node.has.get(&id).copied().unwrap_or(0), told)
         });
-        self.oracle.unclean_asked = false;
+        (self.oracle.unclean_asked, self.oracle.lossy) = (false, None);
         // Several decisions may be one entry of the log, of which brokers see only the end.
         let end = Offset::new(self.log.len() as u64);
         let image = (self.hard.clone(), end);
@@ -249,6 +249,7 @@ impl World {
         }
         let node = self.nodes.iter_mut().find(|node| node.id == broker).unwrap();
         let lost = std::mem::replace(&mut node.lost, Loss::Nothing);
+        self.oracle.lossy = (lost != Loss::Nothing).then_some(broker);
         for (id, truth) in &mut self.oracle.truths {
             let synced = rules(&self.hard, &self.config, *id).synced;
             let counts = lost == Loss::Everything || lost == Loss::Unsynced && !synced;
