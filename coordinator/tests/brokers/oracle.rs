@@ -17,6 +17,8 @@ pub struct Truth {
     pub tolerance: usize,
     /// How many have told the controller that they lost it.
     pub losses: usize,
+    /// Term of the newest unclean election; what is acknowledged in an earlier one is given up.
+    pub unclean_term: LeaderEpoch,
     /// Who led in each term.
     terms: BTreeMap<LeaderEpoch, (BrokerId, BrokerEpoch)>,
 }
@@ -138,6 +140,7 @@ impl Truth {
         let kept = has(leader, id).0;
         let gave_up = kept < self.acked;
         (self.acked, self.tolerance) = (kept, 0);
+        self.unclean_term = now.leader_epoch;
         gave_up
     }
 }

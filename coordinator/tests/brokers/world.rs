@@ -451,12 +451,17 @@ impl World {
         if !followers.iter().all(|one| self.follows(*one, leader, id)) {
             return;
         }
+        let given_up = term.epoch < self.oracle.truths[&id].unclean_term;
         let has = self.nodes[leader].has.get(&id).copied().unwrap_or(0) + 1;
         if tracing() {
             println!("{id}: {} appends {has} with {followers:?}", self.nodes[leader].id);
         }
         self.nodes[leader].has.insert(id, has);
         followers.iter().for_each(|one| self.fetch(*one, id));
+        if given_up {
+            self.oracle.given_up += 1;
+            return;
+        }
         let now = self.hard.topic_by_id(id.topic).unwrap().partition(id.partition).unwrap();
         let promised = now.min_isr(rules(&self.hard, &self.config, id).min_insync_replicas);
         let truth = self.oracle.truths.get_mut(&id).unwrap();
