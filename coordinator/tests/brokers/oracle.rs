@@ -90,6 +90,9 @@ impl Oracle {
                     // An operator took copies away; the last one only where that is allowed.
                     let left = standing(now).count().max(usize::from(!unclean_allowed));
                     truth.tolerance = truth.tolerance.min(left);
+                    if standing(now).next().is_none() {
+                        truth.unclean_term = now.leader_epoch;
+                    }
                 }
             }
             let empty = standing(now).next().is_none();
