@@ -177,7 +177,8 @@ impl Target {
         let held: Vec<BrokerId> = self.replicas.iter().copied().filter(held).collect();
         let others = |one: &BrokerId| Some(*one) != self.leaves;
         let forgotten = self.forgotten && held.iter().any(others);
-        if forgotten || self.mutant == Some(Mutant::LastOneLeaves) {
+        let last = before.isr.len() == 1 && self.mutant == Some(Mutant::LastOneLeaves);
+        if forgotten || last {
             return held.into_iter().filter(others).collect();
         }
         held

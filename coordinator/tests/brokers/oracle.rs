@@ -30,6 +30,8 @@ pub struct Oracle {
     pub unclean_asked: bool,
     /// The last decision let replicas join, as their leader asked; one of them may lead at once.
     pub joining: bool,
+    /// The last decision cancelled a reassignment: an operator takes copies away.
+    pub cancelled: bool,
     /// The last decision took the registration of a broker that has lost something.
     pub lossy: Option<BrokerId>,
     /// How often records were given up by leave of the rules.
@@ -86,7 +88,7 @@ impl Oracle {
                     self.given_up += 1;
                 }
                 let gone = then.replicas.iter().any(|one| !now.replicas.contains(one));
-                if gone {
+                if gone && self.cancelled {
                     // An operator took copies away; the last one only where that is allowed.
                     let left = standing(now).count().max(usize::from(!unclean_allowed));
                     truth.tolerance = truth.tolerance.min(left);
@@ -95,12 +97,12 @@ impl Oracle {
                     }
                 }
             }
-            let empty = standing(now).next().is_none();
+            let left = standing(now).count();
             assert!(
-                !empty || truth.losses >= truth.tolerance,
-                "LastReplicaStanding: {id}: nobody is left after {} losses of {}: {now:?}",
-                truth.losses,
-                truth.tolerance
+                left + truth.losses >= truth.tolerance,
+                "LastReplicaStanding: {id}: {left} are left of {} after {} losses: {now:?}",
+                truth.tolerance,
+                truth.losses
             );
             for member in standing(now) {
                 if let (has, true) = has(member, id) {

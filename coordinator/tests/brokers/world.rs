@@ -95,6 +95,8 @@ pub struct World {
     pub oracle: Oracle,
     runs: u128,
     healing: bool,
+    /// What leaders ask for now is delayed.
+    delaying: bool,
 }
 
 impl World {
@@ -128,6 +130,7 @@ impl World {
             oracle: Oracle::default(),
             runs: 0,
             healing: true,
+            delaying: false,
         };
         world.config.mutant = None;
         for node in 0..world.nodes.len() {
@@ -177,6 +180,8 @@ impl World {
 
     fn ask(&mut self, request: Request) -> Reply {
         self.active_since.get_or_insert(self.now);
+        self.oracle.cancelled = matches!(&request, Request::AlterReassignments { partitions }
+            if partitions.iter().any(|one| one.replicas.is_none()));
         let heard = match &request {
             Request::Heartbeat(beat) => Some(beat.broker),
             Request::RegisterBroker(registration) => Some(registration.id),
@@ -253,7 +258,7 @@ impl World {
         for (id, truth) in &mut self.oracle.truths {
             let synced = rules(&self.hard, &self.config, *id).synced;
             let counts = lost == Loss::Everything || lost == Loss::Unsynced && !synced;
-            truth.losses += usize::from(counts);
+            truth.losses += usize::from(counts && stood(before, *id, broker));
         }
     }
 
@@ -354,7 +359,11 @@ impl World {
         let Reply::Heartbeat(pulse) = self.ask(Request::Heartbeat(beat)) else { panic!() };
         match pulse {
             Ok(pulse) if pulse.should_shut_down => self.crash(at, Loss::Nothing),
-            Ok(_) => {}
+            Ok(pulse) => {
+                let registered = self.hard.broker(broker).unwrap().registered;
+                let knows = pulse.fenced || reached > registered;
+                assert!(knows, "UnfencedKnowsItself: {broker} at {reached}, not {registered}");
+            }
             // Unregistered by an operator: it begins again.
             Err(refusal) => {
                 assert_eq!(refusal.why, Why::StaleBrokerEpoch);
@@ -508,7 +517,7 @@ impl World {
         let (broker, asked) = (node.id, (seen.epoch, isr));
         self.nodes[leader].terms.get_mut(&id).unwrap().asked = Some(asked);
         let request = Request::AlterPartitions { broker, epoch, partitions: vec![change] };
-        if !self.healing && self.random.one_in(3) {
+        if self.delaying || !self.healing && self.random.one_in(3) {
             self.late.push(request);
         } else {
             self.deliver(request);
@@ -573,9 +582,105 @@ impl World {
                 (self.soft, self.active_since) = (Soft::default(), None);
                 self.beat(at);
             }
-            90..95 => self.operate(at, id),
+            90..93 => self.operate(at, id),
+            93..96 => self.mishap(id),
             _ => self.round(),
         }
+    }
+
+    /// One of the ways in which things have gone wrong elsewhere, with some of its parts left out:
+    /// chance alone brings them together too seldom.
+    fn mishap(&mut self, id: TopicPartition) {
+        let partition = self.hard.topic_by_id(id.topic).unwrap().partition(id.partition).unwrap();
+        let Some(leader) = partition.leader.map(|leader| self.node_of(leader)) else { return };
+        let others = partition.replicas.iter().filter(|one| Some(**one) != partition.leader);
+        let others: Vec<usize> = others.map(|one| self.node_of(*one)).collect();
+        if others.is_empty() {
+            return;
+        }
+        let follower = others[self.random.below(others.len())];
+        let kind = self.random.below(3);
+        if kind < 2 {
+            self.fall_out(leader, follower, id);
+        }
+        let waiting = self.late.len();
+        match kind {
+            // It asks for a follower that loses all it has before the request arrives.
+            0 => {
+                self.grow_late(leader, id);
+                self.perhaps(|world| world.crash(follower, Loss::Everything));
+                // With another directory it is not believed before its last session is over.
+                for _ in 0..4 {
+                    self.pass(450);
+                    (0..self.nodes.len()).for_each(|at| self.beat(at));
+                }
+                self.come_back(follower);
+            }
+            // It asks, hears of another change, and goes on without the follower.
+            1 => {
+                self.grow_late(leader, id);
+                self.perhaps(|world| world.reassign(id, |all| all.extend(1..=BROKERS)));
+                self.perhaps(|world| world.look(leader, true));
+                self.perhaps(|world| world.produce(leader, id));
+            }
+            // A replica is removed and added again; it sees both, its leader only the end.
+            _ => {
+                self.perhaps(|world| world.fetch(follower, id));
+                let gone = self.nodes[follower].id.0;
+                self.perhaps(|world| world.reassign(id, |all| all.retain(|one| *one != gone)));
+                self.perhaps(|world| world.look(follower, true));
+                self.perhaps(|world| world.reassign(id, |all| all.push(gone)));
+                self.perhaps(|world| world.look(leader, true));
+                self.grow_late(leader, id);
+            }
+        }
+        if self.late.len() > waiting {
+            let request = self.late.remove(waiting);
+            self.deliver(request);
+        }
+    }
+
+    fn perhaps(&mut self, what: impl FnOnce(&mut World)) {
+        if !self.random.one_in(8) {
+            what(self);
+        }
+    }
+
+    /// A follower leaves the ISR, and catches up again.
+    fn fall_out(&mut self, leader: usize, follower: usize, id: TopicPartition) {
+        self.crash(follower, Loss::Nothing);
+        self.come_back(follower);
+        self.look(leader, true);
+        self.beat(leader);
+        self.fetch(follower, id);
+    }
+
+    fn come_back(&mut self, at: usize) {
+        self.start(at);
+        self.register(at);
+        self.look(at, true);
+        self.beat(at);
+        self.look(at, true);
+    }
+
+    /// A leader asks for a larger ISR; the request is on its way.
+    fn grow_late(&mut self, leader: usize, id: TopicPartition) {
+        self.delaying = true;
+        self.alter(leader, id, true);
+        self.delaying = false;
+    }
+
+    fn reassign(&mut self, id: TopicPartition, change: impl FnOnce(&mut Vec<i32>)) {
+        let topic = self.hard.topic_by_id(id.topic).unwrap();
+        let now = topic.partition(id.partition).unwrap();
+        let mut replicas: Vec<i32> = now.replicas.iter().map(|one| one.0).collect();
+        change(&mut replicas);
+        replicas.sort_unstable();
+        replicas.dedup();
+        let replicas = Some(replicas.into_iter().map(BrokerId).collect());
+        let (topic, partition) = (topic.name.to_string(), id.partition);
+        let partitions = vec![Reassignment { topic, partition, replicas }];
+        self.ask(Request::AlterReassignments { partitions });
     }
 
     /// Everything goes well for a moment.
@@ -626,8 +731,10 @@ impl World {
             }
             _ => {
                 // Whoever is unregistered counts as lost.
-                let truths = self.oracle.truths.values_mut();
-                truths.for_each(|truth| truth.losses += 1);
+                let broker = self.nodes[at].id;
+                for (id, truth) in &mut self.oracle.truths {
+                    truth.losses += usize::from(stood(&self.hard, *id, broker));
+                }
                 Request::UnregisterBroker { broker: self.nodes[at].id }
             }
         };
@@ -680,6 +787,12 @@ impl World {
         let (restored, offset) = snapshot::decode(&snapshot::encode(&again, end)).unwrap();
         assert_eq!((restored, offset), (again, end), "ReplayIsState");
     }
+}
+
+/// Whether a broker was said to have all that was acknowledged.
+fn stood(cluster: &Cluster, id: TopicPartition, broker: BrokerId) -> bool {
+    let partition = cluster.topic_by_id(id.topic).and_then(|topic| topic.partition(id.partition));
+    partition.is_some_and(|partition| standing(partition).any(|one| one == broker))
 }
 
 impl Node {
