@@ -8,12 +8,19 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use engine::ids::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionIndex, ProducerId, TopicId};
+use engine::ids::{BrokerEpoch, BrokerId, Offset, PartitionIndex, ProducerId, TopicId};
 
 use crate::records::Record;
 use map::SharedMap;
 
+mod broker;
+pub mod features;
 pub mod map;
+mod partition;
+
+pub use broker::{Broker, DirectoryId, Endpoint, Incarnation};
+pub(crate) use partition::min_isr;
+pub use partition::{Partition, PartitionEpoch, Replicas, nobody};
 
 /// Name of a cluster for its whole life, in Kafka's form: 22 characters of URL-safe base64.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -42,63 +49,15 @@ impl fmt::Display for ClusterId {
     }
 }
 
-/// Version of a partition's metadata (replicas, ISR, leader); grows with each change.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
-pub struct PartitionEpoch(pub i32);
-
-/// Where clients of one listener reach a broker.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Endpoint {
-    /// Name of the listener.
-    pub listener: String,
-    /// Host name or address that clients resolve.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-}
-
-/// One broker.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Broker {
-    /// Its id.
-    pub id: BrokerId,
-    /// Its present uptime session.
-    pub epoch: BrokerEpoch,
-    /// How it is reached, in the order it listed them; never empty.
-    pub endpoints: Vec<Endpoint>,
-    /// Where it stands (`broker.rack`).
-    pub rack: Option<String>,
-}
-
-/// Brokers of one partition, in order of preference.
-pub type Replicas = Arc<[BrokerId]>;
-
-/// One partition of a topic.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Partition {
-    /// Who keeps it, the preferred leader first; never empty, no duplicates.
-    pub replicas: Replicas,
-    /// Who is in sync; a subset of `replicas`, never empty.
-    pub isr: Replicas,
-    /// Who leads it: one of `isr`, or nobody.
-    pub leader: Option<BrokerId>,
-    /// Term of the leader; grows with each leader and each restart of one.
-    pub leader_epoch: LeaderEpoch,
-    /// Version of all of the above.
-    pub epoch: PartitionEpoch,
-}
-
-impl Partition {
-    /// A new one: all in sync, led by the first.
-    pub fn new(replicas: Replicas) -> Partition {
-        Partition {
-            leader: replicas.first().copied(),
-            isr: replicas.clone(),
-            replicas,
-            leader_epoch: LeaderEpoch(0),
-            epoch: PartitionEpoch(0),
-        }
-    }
+/// What happens to a broker between its registration and its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BrokerChange {
+    /// It may not lead nor be in sync with others any more; a controlled shutdown is over.
+    Fenced,
+    /// It may.
+    Unfenced,
+    /// It is in controlled shutdown.
+    Stopping,
 }
 
 /// One topic.
@@ -125,6 +84,15 @@ impl Topic {
         (0..).map(PartitionIndex).zip(&self.partitions)
     }
 
+    pub(crate) fn change_overrides(&mut self, changes: &[(String, Option<String>)]) {
+        for (name, value) in changes {
+            match value {
+                Some(value) => self.overrides.insert(name.clone(), value.clone()),
+                None => self.overrides.remove(name),
+            };
+        }
+    }
+
     /// How many replicas its first partition has, which is what Kafka shows.
     pub fn replication_factor(&self) -> usize {
         self.partitions.first().map_or(0, |partition| partition.replicas.len())
@@ -144,7 +112,10 @@ pub struct DeletedTopic {
 #[derive(Clone, Default, Debug)]
 pub struct Cluster {
     id: Option<ClusterId>,
-    brokers: BTreeMap<BrokerId, Arc<Broker>>,
+    /// Behind one pointer, so that images that share it are compared at once.
+    brokers: Arc<BTreeMap<BrokerId, Arc<Broker>>>,
+    /// Finalized levels by name; none is 0.
+    features: Arc<BTreeMap<String, i16>>,
     by_id: SharedMap<TopicId, Arc<Topic>>,
     by_name: SharedMap<Arc<str>, Arc<Topic>>,
     /// For names with `.` or `_`: the name with all `_` → the name. See [`Cluster::colliding`].
@@ -159,6 +130,7 @@ impl PartialEq for Cluster {
     fn eq(&self, other: &Cluster) -> bool {
         self.id == other.id
             && self.brokers == other.brokers
+            && self.features == other.features
             && self.by_id.iter().eq(other.by_id.iter())
             && self.deleted.iter().eq(other.deleted.iter())
             && self.last_broker_epoch == other.last_broker_epoch
@@ -185,6 +157,16 @@ impl Cluster {
     /// The broker with this id.
     pub fn broker(&self, id: BrokerId) -> Option<&Arc<Broker>> {
         self.brokers.get(&id)
+    }
+
+    /// The finalized level of a feature; 0 when it is off or unknown.
+    pub fn feature(&self, name: &str) -> i16 {
+        self.features.get(name).copied().unwrap_or(0)
+    }
+
+    /// The finalized features that are on, by name.
+    pub fn features(&self) -> impl Iterator<Item = (&str, i16)> {
+        self.features.iter().map(|(name, level)| (name.as_str(), *level))
     }
 
     /// The topic with this name.
@@ -252,36 +234,53 @@ impl Cluster {
         &self.by_id
     }
 
+    pub(crate) fn brokers_by_id(&self) -> &Arc<BTreeMap<BrokerId, Arc<Broker>>> {
+        &self.brokers
+    }
+
+    pub(crate) fn features_by_name(&self) -> &Arc<BTreeMap<String, i16>> {
+        &self.features
+    }
+
     pub(crate) fn deleted_by_id(&self) -> &SharedMap<TopicId, Arc<DeletedTopic>> {
         &self.deleted
     }
 
-    /// Makes a record true. Panics on one that contradicts the state: no log of ours holds it.
-    pub fn apply(&mut self, record: &Record) {
+    /// Makes the record at metadata offset `at` true. Panics on one that contradicts the state: no
+    /// log of ours holds it.
+    pub fn apply(&mut self, at: Offset, record: &Record) {
         match record {
             Record::ClusterFormed { id } => {
                 assert!(self.id.is_none(), "cluster {id} formed twice");
                 self.id = Some(id.clone());
             }
-            Record::BrokerRegistered(broker) => self.register(broker),
+            Record::BrokerReturned(broker) => {
+                self.register(at, broker);
+                self.lead_anew(broker.id);
+            }
+            Record::BrokerRegistered(broker) => self.register(at, broker),
+            Record::BrokerChanged { broker, epoch, change } => {
+                self.change_broker(at, *broker, *epoch, *change);
+            }
+            Record::BrokerUnregistered { broker, epoch } => {
+                let gone = Arc::make_mut(&mut self.brokers).remove(broker);
+                assert_eq!(gone.map(|gone| gone.epoch), Some(*epoch), "broker {broker}");
+            }
+            Record::FeatureChanged { name, level: 0 } => {
+                Arc::make_mut(&mut self.features).remove(name);
+            }
+            Record::FeatureChanged { name, level } => {
+                Arc::make_mut(&mut self.features).insert(name.clone(), *level);
+            }
             Record::TopicCreated(topic) => self.insert_topic(topic),
             Record::PartitionsAdded { topic, first, partitions } => {
-                self.change_topic(*topic, |topic| {
-                    let expected = topic.partitions.len();
-                    assert_eq!(first.0 as usize, expected, "partitions of {} skip", topic.name);
-                    topic.partitions.extend(partitions.iter().cloned());
-                });
-                self.partitions += partitions.len();
+                self.add_partitions(*topic, *first, partitions);
+            }
+            Record::PartitionsChanged { topic, partitions } => {
+                self.change_partitions(*topic, partitions);
             }
             Record::TopicOverridesChanged { topic, changes } => {
-                self.change_topic(*topic, |topic| {
-                    for (name, value) in changes {
-                        match value {
-                            Some(value) => topic.overrides.insert(name.clone(), value.clone()),
-                            None => topic.overrides.remove(name),
-                        };
-                    }
-                });
+                self.change_topic(*topic, |topic| topic.change_overrides(changes));
             }
             Record::TopicDeleted { topic } => self.delete_topic(*topic),
             Record::TopicPurged { topic, broker } => self.purge_topic(*topic, *broker),
@@ -292,29 +291,84 @@ impl Cluster {
         }
     }
 
-    /// A broker begins an uptime session. What it had led and not synced may be gone, so each
-    /// partition that it leads enters a new leader epoch: offsets written before and after the
-    /// restart can be told apart.
-    fn register(&mut self, broker: &Arc<Broker>) {
-        assert!(broker.epoch > self.last_broker_epoch, "broker epoch {} again", broker.epoch);
-        self.last_broker_epoch = broker.epoch;
-        self.brokers.insert(broker.id, broker.clone());
+    /// A broker begins an uptime session, or amends the registration of its present one.
+    fn register(&mut self, at: Offset, broker: &Arc<Broker>) {
+        let amended = self.broker(broker.id).is_some_and(|known| known.epoch == broker.epoch);
+        assert!(
+            amended || broker.epoch > self.last_broker_epoch,
+            "broker epoch {} again",
+            broker.epoch
+        );
+        self.last_broker_epoch = self.last_broker_epoch.max(broker.epoch);
+        let mut broker = Broker::clone(broker);
+        if !amended {
+            broker.registered = at;
+        }
+        Arc::make_mut(&mut self.brokers).insert(broker.id, Arc::new(broker));
+    }
+
+    /// Each partition that `broker` leads enters a new leader epoch.
+    fn lead_anew(&mut self, broker: BrokerId) {
         let led: Vec<TopicId> = self
             .by_id
             .iter()
-            .filter(|(_, topic)| topic.partitions.iter().any(|p| p.leader == Some(broker.id)))
+            .filter(|(_, topic)| topic.partitions.iter().any(|p| p.leader == Some(broker)))
             .map(|(id, _)| *id)
             .collect();
         for id in led {
             self.change_topic(id, |topic| {
                 for partition in &mut topic.partitions {
-                    if partition.leader == Some(broker.id) {
+                    if partition.leader == Some(broker) {
                         partition.leader_epoch.0 += 1;
                         partition.epoch.0 += 1;
                     }
                 }
             });
         }
+    }
+
+    fn change_broker(
+        &mut self,
+        at: Offset,
+        id: BrokerId,
+        epoch: BrokerEpoch,
+        change: BrokerChange,
+    ) {
+        let brokers = Arc::make_mut(&mut self.brokers);
+        let broker = brokers.get_mut(&id).unwrap_or_else(|| panic!("no broker {id}"));
+        assert_eq!(broker.epoch, epoch, "broker {id} in another session");
+        let broker = Arc::make_mut(broker);
+        match change {
+            BrokerChange::Fenced => (broker.fenced, broker.stopping) = (true, None),
+            BrokerChange::Unfenced => broker.fenced = false,
+            BrokerChange::Stopping => broker.stopping = Some(at),
+        }
+    }
+
+    fn add_partitions(&mut self, topic: TopicId, first: PartitionIndex, added: &[Partition]) {
+        self.change_topic(topic, |topic| {
+            let expected = topic.partitions.len();
+            assert_eq!(first.0 as usize, expected, "partitions of {} skip", topic.name);
+            topic.partitions.extend(added.iter().cloned());
+        });
+        self.partitions += added.len();
+    }
+
+    fn change_partitions(&mut self, topic: TopicId, changed: &[(PartitionIndex, Partition)]) {
+        self.change_topic(topic, |topic| {
+            for (index, after) in changed {
+                let at = usize::try_from(index.0).expect("an index is not negative");
+                let before = &mut topic.partitions[at];
+                assert!(
+                    after.epoch > before.epoch && after.leader_epoch >= before.leader_epoch,
+                    "{}-{index} goes back from {before:?} to {after:?}",
+                    topic.name
+                );
+                let mut after = after.clone();
+                after.share(before);
+                *before = after;
+            }
+        });
     }
 
     fn insert_topic(&mut self, topic: &Arc<Topic>) {
@@ -368,7 +422,8 @@ impl Cluster {
     pub(crate) fn restore(parts: Parts) -> Cluster {
         let mut cluster = Cluster {
             id: parts.id,
-            brokers: parts.brokers.into_iter().map(|b| (b.id, Arc::new(b))).collect(),
+            brokers: Arc::new(parts.brokers.into_iter().map(|b| (b.id, Arc::new(b))).collect()),
+            features: Arc::new(parts.features),
             last_broker_epoch: parts.last_broker_epoch,
             next_producer_id: parts.next_producer_id.0,
             ..Cluster::default()
@@ -387,6 +442,7 @@ impl Cluster {
 pub(crate) struct Parts {
     pub id: Option<ClusterId>,
     pub brokers: Vec<Broker>,
+    pub features: BTreeMap<String, i16>,
     pub topics: Vec<Topic>,
     pub deleted: Vec<(TopicId, DeletedTopic)>,
     pub last_broker_epoch: BrokerEpoch,

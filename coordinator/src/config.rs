@@ -1,5 +1,9 @@
 //! Limits and defaults of this crate. `net` fills them from the operator's settings.
 
+use std::time::Duration;
+
+use crate::controller::Mutant;
+
 /// How many producer ids a broker is given at once; Kafka's `ProducerIdsBlock`.
 pub const PRODUCER_ID_BLOCK: i64 = 1000;
 
@@ -34,6 +38,26 @@ pub struct Config {
     /// Bytes of metadata records after which a snapshot is taken
     /// (`metadata.log.max.record.bytes.between.snapshots`).
     pub snapshot_bytes: u64,
+    /// How long a broker may be silent before it is fenced (`broker.session.timeout.ms`); `None`:
+    /// for ever, which is for a node that is the whole cluster and that nobody could replace.
+    pub session_timeout: Option<Duration>,
+    /// How often preferred leaders are elected unasked (`leader.imbalance.check.interval.seconds`,
+    /// `auto.leader.rebalance.enable`); `None`: never.
+    pub leader_rebalance: Option<Duration>,
+    /// Most elections of one such round; further rounds follow at once (Kafka's
+    /// `maxElectionsPerImbalance`).
+    pub elections_max: usize,
+    /// In-sync replicas without which nothing is committed, of topics that do not say
+    /// (`min.insync.replicas`); at least 1.
+    pub min_insync_replicas: u32,
+    /// Whether replicas that may lack what was committed become leaders when nobody else is left,
+    /// in topics that do not say (`unclean.leader.election.enable`).
+    pub unclean_election: bool,
+    /// Records that may be unsynced, in topics that do not say (`log.flush.interval.messages`);
+    /// 1: none that was promised.
+    pub flush_messages: u64,
+    /// A bug on purpose, for tests that prove that they would see it. `None` everywhere else.
+    pub mutant: Option<Mutant>,
 }
 
 impl Default for Config {
@@ -49,6 +73,13 @@ impl Default for Config {
             brokers_max: 1_000,
             override_bytes_max: 1024,
             snapshot_bytes: 20 << 20,
+            session_timeout: Some(Duration::from_millis(1500)),
+            leader_rebalance: Some(Duration::from_secs(300)),
+            elections_max: 1_000,
+            min_insync_replicas: 1,
+            unclean_election: false,
+            flush_messages: 1,
+            mutant: None,
         }
     }
 }

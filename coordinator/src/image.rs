@@ -86,10 +86,12 @@ impl Image {
         self.cluster.topic_by_id(topic)?.partition(partition)
     }
 
-    /// Makes the record at offset `at`, the next one, part of the picture.
+    /// Makes the next record, which stands at offset `at`, part of the picture. Records of one
+    /// entry share its offset; offsets between entries may hold no records. The picture may be
+    /// shown only between entries.
     pub fn apply(&mut self, at: Offset, record: &Record) {
-        assert_eq!(at, self.offset, "an image is a prefix of the metadata log");
-        self.cluster.apply(record);
+        assert!(at.plus(1) >= self.offset, "an image is a prefix of the metadata log");
+        self.cluster.apply(at, record);
         self.offset = at.plus(1);
     }
 

@@ -10,10 +10,11 @@ use std::sync::Arc;
 
 use engine::ids::{BrokerEpoch, BrokerId, PartitionIndex, ProducerId, TopicId};
 
-use crate::cluster::{Broker, ClusterId, Partition, Topic};
+use crate::cluster::{Broker, BrokerChange, ClusterId, Partition, Topic};
 use crate::machine::Stored;
 
 mod layout;
+mod layout_v2;
 pub mod snapshot;
 
 /// One change to a cluster. Decided by [`crate::controller::Controller`], made true by
@@ -25,8 +26,35 @@ pub enum Record {
         /// Its name.
         id: ClusterId,
     },
-    /// A broker began an uptime session: the partitions that it leads enter a new leader epoch.
+    /// A broker began an uptime session, not fenced: the partitions that it leads enter a new
+    /// leader epoch. Releases that knew no fencing wrote this; it is only read.
+    BrokerReturned(Arc<Broker>),
+    /// A broker began an uptime session, or amended the registration of its present one. Of a new
+    /// session, `registered` is where the record stands, whatever it says.
     BrokerRegistered(Arc<Broker>),
+    /// A broker was fenced, unfenced, or began its controlled shutdown.
+    BrokerChanged {
+        /// The broker.
+        broker: BrokerId,
+        /// Its uptime session.
+        epoch: BrokerEpoch,
+        /// What happened.
+        change: BrokerChange,
+    },
+    /// A broker is no member any more.
+    BrokerUnregistered {
+        /// The broker.
+        broker: BrokerId,
+        /// Its last uptime session.
+        epoch: BrokerEpoch,
+    },
+    /// A feature has another finalized level.
+    FeatureChanged {
+        /// Its name.
+        name: String,
+        /// Its level; 0: off.
+        level: i16,
+    },
     /// A topic exists, with all of its partitions.
     TopicCreated(Arc<Topic>),
     /// A topic has more partitions.
@@ -37,6 +65,13 @@ pub enum Record {
         first: PartitionIndex,
         /// The new ones.
         partitions: Vec<Partition>,
+    },
+    /// Partitions of a topic changed: each as it is now, whole.
+    PartitionsChanged {
+        /// The topic.
+        topic: TopicId,
+        /// The partitions that changed, each once.
+        partitions: Vec<(PartitionIndex, Partition)>,
     },
     /// Overrides of a topic changed.
     TopicOverridesChanged {

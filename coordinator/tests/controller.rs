@@ -301,6 +301,7 @@ fn a_broker_that_returns_leads_in_a_new_epoch() {
     assert_eq!(Some(&registered.cluster), c.cluster.id());
     let t = c.cluster.topic("t").unwrap();
     assert_eq!(t.partitions[0].leader_epoch, LeaderEpoch(1));
+    assert_eq!(t.partitions[0].leader, Some(BrokerId(2)));
     assert_eq!(t.partitions[1].leader_epoch, LeaderEpoch(0));
 }
 

@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use alone::{by_name, registration, topic};
 use coordinator::config::Config;
-use coordinator::controller::{CreatedTopic, Refusal, Reply, Request};
+use coordinator::controller::{CreatedTopic, Heartbeat, Refusal, Reply, Request};
 use coordinator::image::Image;
 use coordinator::metadata::{Metadata, Opened};
 use coordinator::runtime::RequestError;
@@ -35,7 +35,13 @@ fn shared() -> Shared {
 
 fn config() -> Config {
     // Small, so that snapshots are taken in the middle of everything.
-    Config { snapshot_bytes: 1500, ..Config::default() }
+    // Nobody beats here: a broker is alive until it says otherwise.
+    Config {
+        snapshot_bytes: 1500,
+        session_timeout: None,
+        leader_rebalance: None,
+        ..Config::default()
+    }
 }
 
 async fn open(env: &SimEnv) -> (Metadata<SimEnv>, Opened) {
@@ -72,6 +78,14 @@ async fn register(metadata: &Metadata<SimEnv>, told: &Shown) -> Result<BrokerEpo
     let Reply::Registered(Ok(registered)) = answer.reply else { panic!("{:?}", answer.reply) };
     assert!(told.borrow_mut().epochs.insert(registered.epoch), "a session twice");
     assert!(metadata.at_least(answer.at).await.unwrap().broker(BrokerId(1)).is_some());
+    let reached = metadata.image().offset();
+    let (broker, epoch, want_shutdown) = (BrokerId(1), registered.epoch, false);
+    let heartbeat = Heartbeat { broker, epoch, reached, want_shutdown };
+    let Reply::Heartbeat(pulse) = metadata.request(Request::Heartbeat(heartbeat)).await?.reply
+    else {
+        panic!()
+    };
+    assert!(!pulse.unwrap().fenced);
     Ok(registered.epoch)
 }
 

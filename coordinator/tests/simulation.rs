@@ -8,9 +8,9 @@ mod alone;
 use std::collections::{BTreeMap, BTreeSet};
 
 use alone::*;
-use coordinator::cluster::Cluster;
+use coordinator::cluster::{Cluster, Incarnation};
 use coordinator::config::Config;
-use coordinator::controller::{Change, ConfigChange, Edit, NewTopic, Request};
+use coordinator::controller::{Change, ConfigChange, Edit, Heartbeat, NewTopic, Request};
 use coordinator::image::Image;
 use coordinator::image::delta::Delta;
 use coordinator::records::{Record, snapshot};
@@ -47,9 +47,16 @@ fn random_change(random: &mut Random) -> ConfigChange {
 fn random_request(random: &mut Random, cluster: &Cluster) -> Request {
     let validate_only = random.below(8) == 0;
     let many = 1 + random.below(3);
-    match random.below(12) {
+    match random.below(14) {
+        12 | 13 => {
+            let broker = BrokerId(random.below(5) as i32);
+            let epoch = cluster.broker(broker).map(|b| b.epoch).unwrap_or_default();
+            let reached = Offset::MAX;
+            Request::Heartbeat(Heartbeat { broker, epoch, reached, want_shutdown: false })
+        }
         0 => {
             let mut new = registration(random.below(5) as i32);
+            new.incarnation = Incarnation::random([random.word(), random.word()]);
             new.rack = (random.below(2) == 0).then(|| random.below(2).to_string());
             Request::RegisterBroker(new)
         }
@@ -114,7 +121,7 @@ impl History {
                 let distinct: BTreeSet<_> = partition.replicas.iter().collect();
                 assert_eq!(distinct.len(), topic.replication_factor());
                 assert!(distinct.iter().all(|id| cluster.broker(**id).is_some()));
-                assert!(partition.isr.contains(&partition.leader.unwrap()));
+                assert!(partition.leader.is_none_or(|leader| partition.isr.contains(&leader)));
                 match epochs.get_mut(at) {
                     Some(before) => {
                         assert!(partition.leader_epoch >= *before);
@@ -267,8 +274,8 @@ fn a_snapshot_and_the_rest_of_the_log_are_the_whole_log() {
     }
     for bytes in snapshots {
         let (mut cluster, offset) = snapshot::decode(&bytes).unwrap();
-        for value in &alone.log[offset.value() as usize..] {
-            cluster.apply(&Record::decode(value).unwrap());
+        for (at, value) in (offset.value()..).zip(&alone.log[offset.value() as usize..]) {
+            cluster.apply(Offset::new(at), &Record::decode(value).unwrap());
         }
         assert_eq!(cluster, alone.cluster);
     }

@@ -4,10 +4,12 @@
 //! A reply of the controller is told only when every shard has a picture that shows what it did:
 //! whoever is told that a topic exists can use it on any connection.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
-use coordinator::controller::{Registration, Reply, Request};
+use coordinator::cluster::{DirectoryId, Incarnation};
+use coordinator::controller::{Heartbeat, Loss, Registration, Reply, Request};
 use coordinator::metadata::{Metadata, MetadataError};
 use engine::env::Queue;
 use engine::ids::Offset;
@@ -37,7 +39,13 @@ pub async fn start<E: NetEnv>(shard: &Shard<E>) -> Result<Metadata<E>, StartErro
     let env = shard.env();
     let options = shard.options();
     let dir = metadata_dir(&options.data);
-    let limits = options.broker.topics.clone();
+    // This node is the whole cluster: there is nobody who could take over from it, and no other
+    // leader to prefer.
+    let limits = coordinator::config::Config {
+        session_timeout: None,
+        leader_rebalance: None,
+        ..options.broker.topics.clone()
+    };
     let (metadata, opened) = Metadata::open(env, &dir, options.me, limits, &shard.0.shared).await?;
     tracing::debug!(?opened, "metadata opened");
     // Taken before the task first runs: that may be when this broker is registered already.
@@ -77,16 +85,34 @@ async fn decide<E: NetEnv>(
 
 async fn register<E: NetEnv>(shard: &Shard<E>, metadata: &Metadata<E>) -> Result<(), StartError> {
     let broker = &shard.options().broker;
+    let env = shard.env();
     let registration = Registration {
+        incarnation: Incarnation::random([env.random(), env.random()]),
+        directory: DirectoryId::UNKNOWN,
+        features: BTreeMap::new(),
+        lost: Loss::Nothing,
         id: broker.node_id,
         endpoints: broker.advertised.clone(),
         rack: broker.rack.clone(),
         cluster: Some(shard.options().cluster.clone()),
     };
-    match decide(shard, metadata, Request::RegisterBroker(registration)).await {
-        Some(Reply::Registered(Ok(_))) => Ok(()),
-        Some(Reply::Registered(Err(refusal))) => Err(StartError::Refused(refusal.message)),
-        _ => Err(StartError::Refused("the controller did not answer".into())),
+    let silent = || StartError::Refused("the controller did not answer".into());
+    let registered = match decide(shard, metadata, Request::RegisterBroker(registration)).await {
+        Some(Reply::Registered(Ok(registered))) => registered,
+        Some(Reply::Registered(Err(refusal))) => return Err(StartError::Refused(refusal.message)),
+        _ => return Err(silent()),
+    };
+    // It has seen its registration, so its first sign of life makes it a leader again.
+    let heartbeat = Heartbeat {
+        broker: broker.node_id,
+        epoch: registered.epoch,
+        reached: shard.image().offset(),
+        want_shutdown: false,
+    };
+    match decide(shard, metadata, Request::Heartbeat(heartbeat)).await {
+        Some(Reply::Heartbeat(Ok(pulse))) if !pulse.fenced => Ok(()),
+        Some(Reply::Heartbeat(Err(refusal))) => Err(StartError::Refused(refusal.message)),
+        _ => Err(silent()),
     }
 }
 

@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use engine::config::{ConfigError, Kind, setting};
 
+use super::changes::Changes;
 use super::topics::{distinct, unknown_topic};
-use super::{Change, ConfigChange, Controller, Edit, Refusal, Why, check_topic_name};
+use super::{Change, ConfigChange, Controller, Edit, Refusal, Rules, Why, check_topic_name};
 use crate::cluster::Topic;
 use crate::machine::Seen;
 use crate::records::Record;
@@ -48,13 +49,30 @@ pub(super) fn alter(
                 return (name, Err(Refusal::new(Why::RequestInvalid, message)));
             }
             let altered = alter_one(seen, change).map(|record| {
-                if !validate_only {
-                    records.extend(record);
+                if !validate_only && let Some(record) = record {
+                    follow(seen, &record, records);
                 }
             });
             (name, altered)
         })
         .collect()
+}
+
+/// Remembers changed overrides, and what they mean for the topic's partitions: with a lower
+/// minimum, eligible replicas may fall behind what is committed from now on; with unclean
+/// elections allowed, whoever is alive may lead.
+fn follow(seen: Seen<'_, Controller>, change: &Record, records: &mut Vec<Record>) {
+    records.push(change.clone());
+    let Record::TopicOverridesChanged { topic, changes } = change else { return };
+    let Some(before) = seen.hard.topic_by_id(*topic) else { return };
+    let mut after = Topic::clone(before);
+    after.change_overrides(changes);
+    let rules = Rules::of(&after, seen.config);
+    if rules != Rules::of(before, seen.config) {
+        let mut partitions = Changes::new(seen);
+        partitions.rule(before, &rules);
+        partitions.record(records);
+    }
 }
 
 /// The record that makes the change true; none if it is true already.

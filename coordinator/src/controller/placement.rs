@@ -1,13 +1,12 @@
 //! Which brokers keep a new partition: striped over racks, then over the brokers of each rack.
 //!
 //! As Kafka's `StripedReplicaPlacer`: a random start, one step further with each partition, so
-//! that leaders and replicas spread evenly whatever the number of partitions. Every registered
-//! broker counts as usable.
-
-use std::collections::BTreeMap;
+//! that leaders and replicas spread evenly whatever the number of partitions. Only active brokers
+//! are chosen; Kafka would also give followers to fenced ones.
 
 use engine::ids::BrokerId;
 
+use super::brokers::active_by_rack;
 use super::random::Random;
 use super::{Refusal, Why};
 use crate::cluster::{Cluster, Replicas};
@@ -19,16 +18,21 @@ pub(super) fn place(
     replication_factor: i16,
     random: &mut Random,
 ) -> Result<Vec<Replicas>, Refusal> {
-    let brokers = cluster.broker_count();
+    let brokers = cluster.brokers().filter(|broker| broker.is_active()).count();
     let replicas = usize::try_from(replication_factor).unwrap_or(0);
+    let refuse = |reason: &str| {
+        let message =
+            format!("Unable to replicate the partition {replication_factor} time(s): {reason}");
+        Err(Refusal::new(Why::ReplicationFactorInvalid, message))
+    };
+    if brokers == 0 {
+        return refuse("All brokers are currently fenced.");
+    }
     if replicas == 0 || replicas > brokers {
-        return Err(Refusal::new(
-            Why::ReplicationFactorInvalid,
-            format!(
-                "Unable to replicate the partition {replication_factor} time(s): The target \
-                 replication factor of {replication_factor} cannot be reached because only \
-                 {brokers} broker(s) are registered."
-            ),
+        return refuse(&format!(
+            "The target replication factor of {replication_factor} cannot be reached because only \
+             {brokers} broker(s) are registered{}.",
+            if brokers < cluster.broker_count() { " and not fenced" } else { "" }
         ));
     }
     let mut racks = racks(cluster, random);
@@ -52,11 +56,10 @@ struct Rack {
 }
 
 fn racks(cluster: &Cluster, random: &mut Random) -> Vec<Rack> {
-    let mut racks: BTreeMap<Option<&str>, Vec<BrokerId>> = BTreeMap::new();
-    for broker in cluster.brokers() {
-        racks.entry(broker.rack.as_deref()).or_default().push(broker.id);
-    }
-    racks.into_values().map(|brokers| Rack { next: random.below(brokers.len()), brokers }).collect()
+    active_by_rack(cluster)
+        .into_values()
+        .map(|brokers| Rack { next: random.below(brokers.len()), brokers })
+        .collect()
 }
 
 /// One partition's brokers: from rack after rack, each rack going round its own brokers; a rack
@@ -86,21 +89,29 @@ fn stripe(racks: &mut [Rack], start: usize, replicas: usize) -> Vec<BrokerId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::{Broker, Endpoint};
+    use crate::cluster::{Broker, BrokerChange, DirectoryId, Endpoint, Incarnation};
     use crate::records::Record;
-    use engine::ids::BrokerEpoch;
+    use engine::ids::{BrokerEpoch, Offset};
+    use std::collections::BTreeMap;
     use std::sync::Arc;
 
     fn cluster(racks: &[Option<&str>]) -> Cluster {
         let mut cluster = Cluster::default();
         for (id, rack) in (0..).zip(racks) {
             let endpoint = Endpoint { listener: "A".into(), host: "h".into(), port: 1 };
-            cluster.apply(&Record::BrokerRegistered(Arc::new(Broker {
+            let broker = Broker {
                 id: BrokerId(id),
                 epoch: BrokerEpoch(i64::from(id) + 1),
+                incarnation: Incarnation::UNKNOWN,
+                directory: DirectoryId::UNKNOWN,
                 endpoints: vec![endpoint],
                 rack: rack.map(str::to_string),
-            })));
+                features: BTreeMap::new(),
+                fenced: false,
+                registered: Offset::ZERO,
+                stopping: None,
+            };
+            cluster.apply(Offset::ZERO, &Record::BrokerRegistered(Arc::new(broker)));
         }
         cluster
     }
@@ -141,6 +152,25 @@ mod tests {
         }
         let refused = place(&cluster, 1, 6, &mut Random::new([0, 0])).unwrap_err();
         assert_eq!(refused.why, Why::ReplicationFactorInvalid);
+    }
+
+    #[test]
+    fn only_active_brokers_are_chosen() {
+        let mut cluster = cluster(&[Some("a"), Some("a"), Some("b"), Some("c")]);
+        for (id, change) in [(0, BrokerChange::Fenced), (3, BrokerChange::Stopping)] {
+            let (broker, epoch) = (BrokerId(id), BrokerEpoch(i64::from(id) + 1));
+            cluster.apply(Offset::ZERO, &Record::BrokerChanged { broker, epoch, change });
+        }
+        for seed in 0..20 {
+            for replicas in place(&cluster, 5, 2, &mut Random::new([seed, 3])).unwrap() {
+                let mut chosen = replicas.to_vec();
+                chosen.sort_unstable();
+                assert_eq!(chosen, [BrokerId(1), BrokerId(2)]);
+            }
+        }
+        let refused = place(&cluster, 1, 3, &mut Random::new([0, 0])).unwrap_err();
+        assert_eq!(refused.why, Why::ReplicationFactorInvalid);
+        assert!(refused.message.ends_with("only 2 broker(s) are registered and not fenced."));
     }
 
     #[test]

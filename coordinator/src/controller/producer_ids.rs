@@ -2,6 +2,7 @@
 
 use engine::ids::{BrokerEpoch, BrokerId, ProducerId};
 
+use super::brokers::in_session;
 use super::{ProducerIdBlock, Refusal, Why};
 use crate::cluster::Cluster;
 use crate::config::PRODUCER_ID_BLOCK;
@@ -13,18 +14,11 @@ pub(super) fn allocate(
     epoch: BrokerEpoch,
     records: &mut Vec<Record>,
 ) -> Result<ProducerIdBlock, Refusal> {
-    let Some(registered) = cluster.broker(broker) else {
-        return Err(Refusal::new(
-            Why::UnknownBroker,
-            format!("Broker {broker} is not registered."),
-        ));
-    };
-    if registered.epoch != epoch {
-        return Err(Refusal::new(
-            Why::StaleBrokerEpoch,
-            format!("Broker epoch {epoch} of broker {broker} is not {}.", registered.epoch),
-        ));
+    if cluster.broker(broker).is_none() {
+        let message = format!("Broker {broker} is not registered.");
+        return Err(Refusal::new(Why::UnknownBroker, message));
     }
+    in_session(cluster, broker, epoch)?;
     let first = cluster.next_producer_id();
     let Some(next) = first.0.checked_add(PRODUCER_ID_BLOCK) else {
         return Err(Refusal::new(Why::LimitReached, "All producer ids have been given out."));

@@ -133,7 +133,7 @@ fn create_one(
     Ok(Arc::new(Topic {
         id: new_topic_id(seen.hard, random),
         name: new.name.into(),
-        partitions: placed.into_iter().map(Partition::new).collect(),
+        partitions: placed,
         overrides,
     }))
 }
@@ -148,12 +148,12 @@ fn new_topic_id(cluster: &Cluster, random: &mut Random) -> TopicId {
     }
 }
 
-/// The replicas of each partition of a new topic.
+/// The partitions of a new topic.
 fn place_new(
     taking: &Taking<'_>,
     new: &NewTopic,
     random: &mut Random,
-) -> Result<Vec<Replicas>, Refusal> {
+) -> Result<Vec<Partition>, Refusal> {
     let seen = taking.seen;
     if !new.assignments.is_empty() {
         return place_as_asked(taking, new);
@@ -177,10 +177,11 @@ fn place_new(
     };
     let partitions = usize::try_from(partitions).expect("defaults are at least 1");
     taking.check(1, partitions)?;
-    placement::place(seen.hard, partitions, replication_factor, random)
+    let placed = placement::place(seen.hard, partitions, replication_factor, random)?;
+    Ok(placed.into_iter().map(Partition::new).collect())
 }
 
-fn place_as_asked(taking: &Taking<'_>, new: &NewTopic) -> Result<Vec<Replicas>, Refusal> {
+fn place_as_asked(taking: &Taking<'_>, new: &NewTopic) -> Result<Vec<Partition>, Refusal> {
     for (what, set) in [
         ("replication factor", new.replication_factor != -1),
         ("numPartitions", new.partitions != -1),
@@ -193,7 +194,7 @@ fn place_as_asked(taking: &Taking<'_>, new: &NewTopic) -> Result<Vec<Replicas>, 
         }
     }
     taking.check(1, new.assignments.len())?;
-    let mut by_index: BTreeMap<PartitionIndex, Replicas> = BTreeMap::new();
+    let mut by_index: BTreeMap<PartitionIndex, Partition> = BTreeMap::new();
     let mut width = None;
     for assignment in &new.assignments {
         let index = assignment.partition;
@@ -204,7 +205,7 @@ fn place_as_asked(taking: &Taking<'_>, new: &NewTopic) -> Result<Vec<Replicas>, 
         }
         check_assignment(taking.seen.hard, &assignment.replicas, width)?;
         width = Some(assignment.replicas.len());
-        by_index.insert(index, assignment.replicas.as_slice().into());
+        by_index.insert(index, as_assigned(taking.seen.hard, index, &assignment.replicas)?);
     }
     if !by_index.keys().copied().eq((0..).map(PartitionIndex).take(by_index.len())) {
         return Err(Refusal::new(
@@ -215,8 +216,28 @@ fn place_as_asked(taking: &Taking<'_>, new: &NewTopic) -> Result<Vec<Replicas>, 
     Ok(by_index.into_values().collect())
 }
 
+/// A new partition whose replicas somebody chose: those that are active are in sync.
+fn as_assigned(
+    cluster: &Cluster,
+    index: PartitionIndex,
+    replicas: &[BrokerId],
+) -> Result<Partition, Refusal> {
+    let active = |id: &BrokerId| cluster.broker(*id).is_some_and(|broker| broker.is_active());
+    let isr: Vec<BrokerId> = replicas.iter().copied().filter(active).collect();
+    if isr.is_empty() {
+        let message = format!(
+            "All brokers specified in the manual partition assignment for partition {index} are \
+             fenced or in controlled shutdown."
+        );
+        return Err(Refusal::new(Why::AssignmentInvalid, message));
+    }
+    let replicas = Replicas::from(replicas);
+    let isr = if isr == *replicas { replicas.clone() } else { isr.into() };
+    Ok(Partition::with_isr(replicas, isr))
+}
+
 /// Refuses replicas that are none, unknown, repeated, or not `width` many.
-fn check_assignment(
+pub(super) fn check_assignment(
     cluster: &Cluster,
     replicas: &[BrokerId],
     width: Option<usize>,
@@ -304,25 +325,26 @@ fn widen_one(
     }
     taking.check(0, additional)?;
     let width = topic.replication_factor();
-    let placed = match &wanted.assignments {
-        Some(assignments) => assignments
-            .iter()
-            .map(|replicas| {
+    let placed: Vec<Partition> = match &wanted.assignments {
+        Some(assignments) => (present..)
+            .zip(assignments)
+            .map(|(index, replicas)| {
                 check_assignment(cluster, replicas, Some(width))?;
-                Ok(Replicas::from(replicas.as_slice()))
+                as_assigned(cluster, index_of(index), replicas)
             })
             .collect::<Result<_, Refusal>>()?,
         None => {
             let width = i16::try_from(width).expect("a replication factor is an int16");
-            placement::place(cluster, additional, width, random)?
+            let placed = placement::place(cluster, additional, width, random)?;
+            placed.into_iter().map(Partition::new).collect()
         }
     };
     taking.take(0, additional);
-    Ok(Record::PartitionsAdded {
-        topic: topic.id,
-        first: PartitionIndex(i32::try_from(present).expect("a partition count is an int32")),
-        partitions: placed.into_iter().map(Partition::new).collect(),
-    })
+    Ok(Record::PartitionsAdded { topic: topic.id, first: index_of(present), partitions: placed })
+}
+
+fn index_of(at: usize) -> PartitionIndex {
+    PartitionIndex(i32::try_from(at).expect("a partition count is an int32"))
 }
 
 pub(super) fn unknown_topic() -> Refusal {

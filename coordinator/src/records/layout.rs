@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use engine::ids::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionIndex, ProducerId, TopicId};
+use engine::ids::{
+    BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId, TopicId,
+};
 use rkyv::api::high::{HighDeserializer, HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor;
@@ -12,7 +14,14 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::Record;
-use crate::cluster::{Broker, ClusterId, Endpoint, Partition, PartitionEpoch, Replicas, Topic};
+use super::layout_v2::{
+    BrokerChangedV1, BrokerRegisteredV2, BrokerUnregisteredV1, BrokerV2, FeatureChangedV1,
+    PartitionV2, PartitionsAddedV2, PartitionsChangedV1, TopicCreatedV2, TopicV2,
+};
+use crate::cluster::{
+    Broker, ClusterId, DirectoryId, Endpoint, Incarnation, Partition, PartitionEpoch, Replicas,
+    Topic,
+};
 
 /// Declares the types: for each its number, its versions, and the struct of each version.
 macro_rules! kinds {
@@ -45,6 +54,13 @@ kinds! {
     6 1 TopicDeletedV1;
     7 1 TopicPurgedV1;
     8 1 ProducerIdsAllocatedV1;
+    2 2 BrokerRegisteredV2;
+    3 2 TopicCreatedV2;
+    4 2 PartitionsAddedV2;
+    9 1 BrokerChangedV1;
+    10 1 BrokerUnregisteredV1;
+    11 1 FeatureChangedV1;
+    12 1 PartitionsChangedV1;
 }
 
 /// A struct that stands in the log under a type and a version.
@@ -133,14 +149,30 @@ pub(super) struct PartitionV1 {
 pub(super) fn archive(record: &Record) -> (u8, u16, AlignedVec) {
     match record {
         Record::ClusterFormed { id } => written(&ClusterFormedV1 { id: id.to_string() }),
-        Record::BrokerRegistered(broker) => {
+        Record::BrokerReturned(broker) => {
             written(&BrokerRegisteredV1 { broker: BrokerV1::from(&**broker) })
         }
-        Record::TopicCreated(topic) => written(&TopicCreatedV1 { topic: TopicV1::from(&**topic) }),
-        Record::PartitionsAdded { topic, first, partitions } => written(&PartitionsAddedV1 {
+        Record::BrokerRegistered(broker) => {
+            written(&BrokerRegisteredV2 { broker: BrokerV2::from(&**broker) })
+        }
+        Record::BrokerChanged { broker, epoch, change } => {
+            written(&BrokerChangedV1 { broker: broker.0, epoch: epoch.0, change: (*change).into() })
+        }
+        Record::BrokerUnregistered { broker, epoch } => {
+            written(&BrokerUnregisteredV1 { broker: broker.0, epoch: epoch.0 })
+        }
+        Record::FeatureChanged { name, level } => {
+            written(&FeatureChangedV1 { name: name.clone(), level: *level })
+        }
+        Record::TopicCreated(topic) => written(&TopicCreatedV2 { topic: TopicV2::from(&**topic) }),
+        Record::PartitionsAdded { topic, first, partitions } => written(&PartitionsAddedV2 {
             topic: *topic.bytes(),
             first: first.0,
-            partitions: partitions.iter().map(PartitionV1::from).collect(),
+            partitions: partitions.iter().map(PartitionV2::from).collect(),
+        }),
+        Record::PartitionsChanged { topic, partitions } => written(&PartitionsChangedV1 {
+            topic: *topic.bytes(),
+            partitions: partitions.iter().map(|(index, one)| (index.0, one.into())).collect(),
         }),
         Record::TopicOverridesChanged { topic, changes } => {
             written(&TopicOverridesChangedV1 { topic: *topic.bytes(), changes: changes.clone() })
@@ -184,11 +216,11 @@ where
     rkyv::from_bytes::<L, rancor::Error>(&aligned).map_err(|error| error.to_string())
 }
 
-fn numbers(brokers: &[BrokerId]) -> Vec<i32> {
+pub(super) fn numbers(brokers: &[BrokerId]) -> Vec<i32> {
     brokers.iter().map(|broker| broker.0).collect()
 }
 
-fn replicas(numbers: &[i32]) -> Replicas {
+pub(super) fn replicas(numbers: &[i32]) -> Replicas {
     numbers.iter().copied().map(BrokerId).collect()
 }
 
@@ -212,18 +244,12 @@ impl From<BrokerV1> for Broker {
             epoch: BrokerEpoch(broker.epoch),
             endpoints: broker.endpoints.into_iter().map(endpoint).collect(),
             rack: broker.rack,
-        }
-    }
-}
-
-impl From<&Partition> for PartitionV1 {
-    fn from(partition: &Partition) -> PartitionV1 {
-        PartitionV1 {
-            replicas: numbers(&partition.replicas),
-            isr: (partition.isr != partition.replicas).then(|| numbers(&partition.isr)),
-            leader: partition.leader.map(|leader| leader.0),
-            leader_epoch: partition.leader_epoch.0,
-            epoch: partition.epoch.0,
+            incarnation: Incarnation::UNKNOWN,
+            directory: DirectoryId::UNKNOWN,
+            features: BTreeMap::new(),
+            fenced: false,
+            registered: Offset::ZERO,
+            stopping: None,
         }
     }
 }
@@ -238,26 +264,15 @@ fn partitions(written: Vec<PartitionV1>) -> Vec<Partition> {
             if kept != last {
                 last = kept;
             }
+            let isr = partition.isr.map_or_else(|| last.clone(), |isr| replicas(&isr));
             Partition {
-                replicas: last.clone(),
-                isr: partition.isr.map_or_else(|| last.clone(), |isr| replicas(&isr)),
                 leader: partition.leader.map(BrokerId),
                 leader_epoch: LeaderEpoch(partition.leader_epoch),
                 epoch: PartitionEpoch(partition.epoch),
+                ..Partition::with_isr(last.clone(), isr)
             }
         })
         .collect()
-}
-
-impl From<&Topic> for TopicV1 {
-    fn from(topic: &Topic) -> TopicV1 {
-        TopicV1 {
-            id: *topic.id.bytes(),
-            name: topic.name.to_string(),
-            partitions: topic.partitions.iter().map(PartitionV1::from).collect(),
-            overrides: topic.overrides.iter().map(|(n, v)| (n.clone(), v.clone())).collect(),
-        }
-    }
 }
 
 impl From<TopicV1> for Topic {
@@ -279,7 +294,7 @@ impl From<ClusterFormedV1> for Record {
 
 impl From<BrokerRegisteredV1> for Record {
     fn from(layout: BrokerRegisteredV1) -> Record {
-        Record::BrokerRegistered(Arc::new(layout.broker.into()))
+        Record::BrokerReturned(Arc::new(layout.broker.into()))
     }
 }
 

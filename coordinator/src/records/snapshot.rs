@@ -12,14 +12,18 @@
 //! 32  …  the archive (rkyv, checked on read); after it, padding that nobody reads
 //! ```
 
+use std::collections::BTreeMap;
+
 use engine::ids::{BrokerEpoch, BrokerId, Offset, ProducerId, TopicId};
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::layout::{self, BrokerV1, TopicV1};
+use super::layout_v2::{BrokerV2, TopicV2};
 use crate::cluster::{Broker, Cluster, ClusterId, DeletedTopic, Parts, Topic};
 
 const MAGIC: &[u8; 8] = b"ringmeta";
-const VERSION: u32 = 1;
+/// The layout that is written; all up to it are read.
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 32;
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -27,6 +31,17 @@ struct SnapshotV1 {
     cluster: Option<String>,
     brokers: Vec<BrokerV1>,
     topics: Vec<TopicV1>,
+    deleted: Vec<DeletedV1>,
+    last_broker_epoch: i64,
+    next_producer_id: i64,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct SnapshotV2 {
+    cluster: Option<String>,
+    brokers: Vec<BrokerV2>,
+    features: Vec<(String, i16)>,
+    topics: Vec<TopicV2>,
     deleted: Vec<DeletedV1>,
     last_broker_epoch: i64,
     next_producer_id: i64,
@@ -55,10 +70,11 @@ pub enum SnapshotError {
 
 /// The cluster as of everything below `offset`, as bytes.
 pub fn encode(cluster: &Cluster, offset: Offset) -> Vec<u8> {
-    let archive = layout::write(&SnapshotV1 {
+    let archive = layout::write(&SnapshotV2 {
         cluster: cluster.id().map(ClusterId::to_string),
-        brokers: cluster.brokers().map(|broker| BrokerV1::from(&**broker)).collect(),
-        topics: cluster.topics().map(|topic| TopicV1::from(&**topic)).collect(),
+        brokers: cluster.brokers().map(|broker| BrokerV2::from(&**broker)).collect(),
+        features: cluster.features().map(|(name, level)| (name.to_string(), level)).collect(),
+        topics: cluster.topics().map(|topic| TopicV2::from(&**topic)).collect(),
         deleted: cluster
             .deleted_topics()
             .map(|(id, deleted)| DeletedV1 {
@@ -90,8 +106,9 @@ pub fn decode(bytes: &[u8]) -> Result<(Cluster, Offset), SnapshotError> {
     }
     let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"));
     let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-    if word(8) != VERSION {
-        return Err(SnapshotError::Unknown(word(8)));
+    let version = word(8);
+    if !(1..=VERSION).contains(&version) {
+        return Err(SnapshotError::Unknown(version));
     }
     let end = usize::try_from(long(24)).ok().and_then(|len| len.checked_add(HEADER_BYTES));
     let Some(checked) = end.and_then(|end| bytes.get(16..end)) else {
@@ -103,21 +120,45 @@ pub fn decode(bytes: &[u8]) -> Result<(Cluster, Offset), SnapshotError> {
     let offset = i64::try_from(long(16)).ok().and_then(Offset::from_wire);
     let offset = offset.ok_or_else(|| corrupt("its offset is none"))?;
     let archive = &checked[HEADER_BYTES - 16..];
-    let snapshot: SnapshotV1 = layout::read(archive).map_err(SnapshotError::Corrupt)?;
-    Ok((restore(snapshot), offset))
+    let parts = match version {
+        1 => layout::read::<SnapshotV1>(archive).map(Parts::from),
+        _ => layout::read::<SnapshotV2>(archive).map(Parts::from),
+    };
+    Ok((Cluster::restore(parts.map_err(SnapshotError::Corrupt)?), offset))
 }
 
-fn restore(snapshot: SnapshotV1) -> Cluster {
-    let deleted = |topic: DeletedV1| {
+fn deleted(topics: Vec<DeletedV1>) -> Vec<(TopicId, DeletedTopic)> {
+    let one = |topic: DeletedV1| {
         let holders = topic.holders.into_iter().map(BrokerId).collect();
         (TopicId::from_bytes(topic.id), DeletedTopic { name: topic.name.into(), holders })
     };
-    Cluster::restore(Parts {
-        id: snapshot.cluster.as_deref().map(ClusterId::new),
-        brokers: snapshot.brokers.into_iter().map(Broker::from).collect(),
-        topics: snapshot.topics.into_iter().map(Topic::from).collect(),
-        deleted: snapshot.deleted.into_iter().map(deleted).collect(),
-        last_broker_epoch: BrokerEpoch(snapshot.last_broker_epoch),
-        next_producer_id: ProducerId(snapshot.next_producer_id),
-    })
+    topics.into_iter().map(one).collect()
+}
+
+impl From<SnapshotV1> for Parts {
+    fn from(snapshot: SnapshotV1) -> Parts {
+        Parts {
+            id: snapshot.cluster.as_deref().map(ClusterId::new),
+            brokers: snapshot.brokers.into_iter().map(Broker::from).collect(),
+            features: BTreeMap::new(),
+            topics: snapshot.topics.into_iter().map(Topic::from).collect(),
+            deleted: deleted(snapshot.deleted),
+            last_broker_epoch: BrokerEpoch(snapshot.last_broker_epoch),
+            next_producer_id: ProducerId(snapshot.next_producer_id),
+        }
+    }
+}
+
+impl From<SnapshotV2> for Parts {
+    fn from(snapshot: SnapshotV2) -> Parts {
+        Parts {
+            id: snapshot.cluster.as_deref().map(ClusterId::new),
+            brokers: snapshot.brokers.into_iter().map(Broker::from).collect(),
+            features: snapshot.features.into_iter().collect(),
+            topics: snapshot.topics.into_iter().map(Topic::from).collect(),
+            deleted: deleted(snapshot.deleted),
+            last_broker_epoch: BrokerEpoch(snapshot.last_broker_epoch),
+            next_producer_id: ProducerId(snapshot.next_producer_id),
+        }
+    }
 }

@@ -1,17 +1,20 @@
 //! A controller and its log in memory, and short ways to write requests.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use coordinator::cluster::{Cluster, Endpoint, Topic};
+use coordinator::cluster::{Cluster, DirectoryId, Endpoint, Incarnation, Partition, Topic};
 use coordinator::config::Config;
 use coordinator::controller::{
-    Change, ConfigChange, Controller, Edit, MorePartitions, NewTopic, Refusal, Registration, Reply,
-    Request, TopicRef, Why,
+    Change, ConfigChange, Controller, Edit, Heartbeat, Loss, MorePartitions, NewTopic, Pulse,
+    Refusal, Registered, Registration, Reply, Request, Soft, TopicRef, Why,
 };
 use coordinator::machine::{Machine, Moment, Outcome, Seen, Token};
 use coordinator::records::Record;
-use engine::ids::{BrokerId, Offset, TopicId};
+use engine::ids::{BrokerId, Offset, PartitionIndex, TopicId};
 use engine::time::{Instant, Timestamp};
 
 /// SplitMix64.
@@ -39,6 +42,8 @@ impl Random {
 pub struct Alone {
     pub config: Config,
     pub cluster: Cluster,
+    pub soft: Soft,
+    pub now: Instant,
     pub log: Vec<Vec<u8>>,
     pub random: Random,
 }
@@ -46,31 +51,101 @@ pub struct Alone {
 impl Alone {
     /// One without brokers.
     pub fn new(config: Config, seed: u64) -> Alone {
-        Alone { config, cluster: Cluster::default(), log: Vec::new(), random: Random(seed) }
+        Alone {
+            config,
+            cluster: Cluster::default(),
+            soft: Soft::default(),
+            now: Instant::ZERO,
+            log: Vec::new(),
+            random: Random(seed),
+        }
     }
 
     /// One with brokers `1..=brokers`.
     pub fn with_brokers(brokers: i32) -> Alone {
         let mut alone = Alone::new(Config::default(), 7);
         for id in 1..=brokers {
-            alone.ask(Request::RegisterBroker(registration(id)));
+            alone.join(registration(id));
         }
         alone
     }
 
-    /// Decides, remembers and applies one request; returns the reply and what was remembered.
-    pub fn ask_for_records(&mut self, request: Request) -> (Reply, Vec<Record>) {
-        let random = [self.random.word(), self.random.word()];
-        let at = Moment { now: Instant::ZERO, wall: Timestamp(0), random };
+    /// A broker registers and is unfenced.
+    pub fn join(&mut self, registration: Registration) -> Registered {
+        let id = registration.id;
+        let registered = self.register(registration).unwrap();
+        assert!(!self.beat(id.0).fenced);
+        registered
+    }
+
+    pub fn register(&mut self, registration: Registration) -> Result<Registered, Refusal> {
+        match self.ask(Request::RegisterBroker(registration)) {
+            Reply::Registered(registered) => registered,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A heartbeat of a broker that is up to date, in its present session.
+    pub fn beat(&mut self, id: i32) -> Pulse {
+        self.heartbeat(id, self.log.len() as u64, false)
+    }
+
+    pub fn heartbeat(&mut self, id: i32, reached: u64, want_shutdown: bool) -> Pulse {
+        let epoch = self.cluster.broker(BrokerId(id)).unwrap().epoch;
+        let (broker, reached) = (BrokerId(id), Offset::new(reached));
+        let heartbeat = Heartbeat { broker, epoch, reached, want_shutdown };
+        match self.ask(Request::Heartbeat(heartbeat)) {
+            Reply::Heartbeat(pulse) => pulse.unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Time passes; every broker of `alive` keeps beating, and what is due happens.
+    pub fn pass(&mut self, time: Duration, alive: &[i32]) {
+        let end = self.now.after(time);
+        while self.now < end {
+            self.now = self.now.after(Duration::from_millis(100));
+            while Controller::deadline(&self.soft).is_some_and(|due| due <= self.now) {
+                self.expire();
+            }
+            for id in alive {
+                self.beat(*id);
+            }
+        }
+    }
+
+    pub fn expire(&mut self) {
+        let seen = Seen {
+            hard: &self.cluster,
+            config: &self.config,
+            at: moment(&mut self.random, self.now),
+        };
         let mut out = Outcome::<Controller>::default();
-        let seen = Seen { hard: &self.cluster, config: &self.config, at };
-        Controller::decide(seen, &mut (), Token(9), request, &mut out);
-        for record in &out.records {
+        Controller::expire(seen, &mut self.soft, &mut out);
+        assert!(out.replies.is_empty());
+        self.remember(&out.records);
+    }
+
+    fn remember(&mut self, records: &[Record]) {
+        for record in records {
             let value = record.encode();
             assert_eq!(Record::decode(&value).as_ref(), Ok(record));
             Controller::apply(&mut self.cluster, Offset::new(self.log.len() as u64), record);
             self.log.push(value);
         }
+    }
+
+    pub fn partition(&self, topic: &str, index: i32) -> &Partition {
+        self.cluster.topic(topic).unwrap().partition(PartitionIndex(index)).unwrap()
+    }
+
+    /// Decides, remembers and applies one request; returns the reply and what was remembered.
+    pub fn ask_for_records(&mut self, request: Request) -> (Reply, Vec<Record>) {
+        let mut out = Outcome::<Controller>::default();
+        let at = moment(&mut self.random, self.now);
+        let seen = Seen { hard: &self.cluster, config: &self.config, at };
+        Controller::decide(seen, &mut self.soft, Token(9), request, &mut out);
+        self.remember(&out.records);
         let mut replies = out.replies;
         assert_eq!(replies.len(), 1, "one request, one reply");
         let (to, reply) = replies.pop().unwrap();
@@ -132,9 +207,29 @@ impl Alone {
     }
 }
 
+/// A broker's registration in a run of its process that was never seen before.
 pub fn registration(id: i32) -> Registration {
     let endpoint = Endpoint { listener: "PLAINTEXT".into(), host: format!("b{id}"), port: 9092 };
-    Registration { id: BrokerId(id), endpoints: vec![endpoint], rack: None, cluster: None }
+    static RUNS: AtomicU64 = AtomicU64::new(1);
+    Registration {
+        id: BrokerId(id),
+        endpoints: vec![endpoint],
+        rack: None,
+        cluster: None,
+        incarnation: Incarnation(RUNS.fetch_add(1, Ordering::Relaxed).into()),
+        directory: directory(id),
+        features: BTreeMap::new(),
+        lost: Loss::Nothing,
+    }
+}
+
+/// The directory of a broker that has always had the same one.
+pub fn directory(id: i32) -> DirectoryId {
+    DirectoryId(1_000 + u128::from(id.unsigned_abs()))
+}
+
+fn moment(random: &mut Random, now: Instant) -> Moment {
+    Moment { now, wall: Timestamp(0), random: [random.word(), random.word()] }
 }
 
 pub fn topic(name: &str, partitions: i32, replication_factor: i16) -> NewTopic {

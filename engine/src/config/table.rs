@@ -128,7 +128,7 @@ settings! {
     /// How old, in milliseconds, a segment gets before the next one is begun.
     segment_ms: "segment.ms", Long, "604800000", Range(1, MAX),
         [same("log.roll.ms"), times("log.roll.hours", HOUR)];
-    /// Whether a replica that may lack records can become leader when no other is left; it cannot.
-    unclean_election: "unclean.leader.election.enable", Boolean, "false", Fixed(&["false"]),
+    /// Whether a replica that may lack records becomes leader when no other is left.
+    unclean_election: "unclean.leader.election.enable", Boolean, "false", Only(&["false", "true"]),
         [same("unclean.leader.election.enable")];
 }

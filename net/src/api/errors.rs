@@ -140,5 +140,17 @@ pub fn of_refusal(why: Why) -> ErrorCode {
         Why::StaleBrokerEpoch => ErrorCode::StaleBrokerEpoch,
         Why::UnknownBroker => ErrorCode::BrokerIdNotRegistered,
         Why::ForeignCluster => ErrorCode::InconsistentClusterId,
+        Why::DuplicateBroker => ErrorCode::DuplicateBrokerRegistration,
+        Why::RegistrationInvalid => ErrorCode::InvalidRegistration,
+        Why::FeatureUnsupported => ErrorCode::UnsupportedVersion,
+        Why::FeatureUpdateInvalid | Why::InvalidUpdateVersion => ErrorCode::InvalidUpdateVersion,
+        Why::NotController => ErrorCode::NotController,
+        Why::FencedLeaderEpoch => ErrorCode::FencedLeaderEpoch,
+        Why::IneligibleReplica => ErrorCode::IneligibleReplica,
+        Why::NewLeaderElected => ErrorCode::NewLeaderElected,
+        Why::ElectionNotNeeded => ErrorCode::ElectionNotNeeded,
+        Why::PreferredLeaderNotAvailable => ErrorCode::PreferredLeaderNotAvailable,
+        Why::EligibleLeadersNotAvailable => ErrorCode::EligibleLeadersNotAvailable,
+        Why::NoReassignmentInProgress => ErrorCode::NoReassignmentInProgress,
     }
 }

@@ -185,7 +185,20 @@ fn of_creation(refusal: &Refusal) -> ErrorCode {
         | Why::LimitReached
         | Why::StaleBrokerEpoch
         | Why::UnknownBroker
-        | Why::ForeignCluster => ErrorCode::UnknownTopicOrPartition,
+        | Why::ForeignCluster
+        | Why::DuplicateBroker
+        | Why::RegistrationInvalid
+        | Why::FeatureUnsupported
+        | Why::FeatureUpdateInvalid
+        | Why::NotController
+        | Why::FencedLeaderEpoch
+        | Why::InvalidUpdateVersion
+        | Why::IneligibleReplica
+        | Why::NewLeaderElected
+        | Why::ElectionNotNeeded
+        | Why::PreferredLeaderNotAvailable
+        | Why::EligibleLeadersNotAvailable
+        | Why::NoReassignmentInProgress => ErrorCode::UnknownTopicOrPartition,
     }
 }
 

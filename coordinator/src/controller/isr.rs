@@ -1,0 +1,127 @@
+//! Leaders say who is in sync. Kafka's `ReplicationControlManager.alterPartition`, with its checks
+//! in its order.
+
+use engine::ids::{BrokerEpoch, BrokerId, TopicPartition};
+
+use super::change::{Candidates, Election, Target};
+use super::changes::Changes;
+use super::{Controller, IsrChange, Mutant, Refusal, Rules, Why, brokers};
+use crate::cluster::Partition;
+use crate::machine::Seen;
+use crate::records::Record;
+
+/// What became of each.
+type Altered = Vec<(TopicPartition, Result<Partition, Refusal>)>;
+
+pub(super) fn alter(
+    seen: Seen<'_, Controller>,
+    broker: BrokerId,
+    epoch: BrokerEpoch,
+    wanted: Vec<IsrChange>,
+    records: &mut Vec<Record>,
+) -> Result<Altered, Refusal> {
+    brokers::in_session(seen.hard, broker, epoch)?;
+    let mut changes = Changes::new(seen);
+    let altered = wanted
+        .into_iter()
+        .map(|wanted| (wanted.partition, alter_one(seen, broker, &wanted, &mut changes)))
+        .collect();
+    changes.record(records);
+    Ok(altered)
+}
+
+fn alter_one(
+    seen: Seen<'_, Controller>,
+    broker: BrokerId,
+    wanted: &IsrChange,
+    changes: &mut Changes<'_>,
+) -> Result<Partition, Refusal> {
+    let id = wanted.partition;
+    let Some(topic) = seen.hard.topic_by_id(id.topic) else {
+        return Err(Refusal::new(Why::UnknownTopicId, "This server does not host this topic ID."));
+    };
+    let Some(before) = changes.partition(id) else {
+        return Err(super::topics::unknown_topic());
+    };
+    check(seen, broker, wanted, before)?;
+    let rules = Rules::of(topic, seen.config);
+    let target = Target {
+        isr: wanted.isr.iter().map(|(member, _)| *member).collect(),
+        ..Target::of(before, Election::by(&rules), seen.config.mutant)
+    };
+    let settled = target.settle(before, &rules, &Candidates::of(seen.hard));
+    let Some(after) = settled else { return Ok(before.clone()) };
+    changes.put(id, after.clone());
+    if after.leader == Some(broker) {
+        return Ok(after);
+    }
+    let message = "The reassignment of the partition is done, and another replica leads it.";
+    Err(Refusal::new(Why::NewLeaderElected, message))
+}
+
+/// Refuses what this leader may not say of this partition.
+fn check(
+    seen: Seen<'_, Controller>,
+    broker: BrokerId,
+    wanted: &IsrChange,
+    before: &Partition,
+) -> Result<(), Refusal> {
+    let refuse = |why, message: String| Err(Refusal::new(why, message));
+    let (leader_epoch, epoch) = (wanted.leader_epoch, wanted.partition_epoch);
+    if leader_epoch > before.leader_epoch || epoch > before.epoch {
+        return refuse(
+            Why::NotController,
+            "The broker knows a newer state of the partition than this controller.".into(),
+        );
+    }
+    if leader_epoch < before.leader_epoch {
+        return refuse(
+            Why::FencedLeaderEpoch,
+            format!("The current leader epoch is {}, not {leader_epoch}.", before.leader_epoch),
+        );
+    }
+    if before.leader != Some(broker) {
+        let leader = before.leader.map_or("none".into(), |leader| leader.to_string());
+        return refuse(Why::RequestInvalid, format!("The current leader is {leader}."));
+    }
+    if epoch < before.epoch && seen.config.mutant != Some(Mutant::StalePartitionEpoch) {
+        let message =
+            format!("The current partition epoch is {}, not {}.", before.epoch.0, epoch.0);
+        return refuse(Why::InvalidUpdateVersion, message);
+    }
+    let mut members: Vec<BrokerId> = wanted.isr.iter().map(|(member, _)| *member).collect();
+    members.sort_unstable();
+    let distinct = members.windows(2).all(|pair| pair[0] != pair[1]);
+    if !distinct || !members.iter().all(|member| before.replicas.contains(member)) {
+        return refuse(Why::RequestInvalid, format!("An ISR of {members:?} cannot be."));
+    }
+    if !members.contains(&broker) {
+        let message = format!("The ISR {members:?} does not include the leader.");
+        return refuse(Why::RequestInvalid, message);
+    }
+    for (member, epoch) in &wanted.isr {
+        if let Some(reason) = ineligible(seen, *member, *epoch) {
+            let message = format!("Broker {member} cannot be in the ISR: {reason}.");
+            return refuse(Why::IneligibleReplica, message);
+        }
+    }
+    Ok(())
+}
+
+/// Why a broker cannot be in sync, if it cannot.
+fn ineligible(seen: Seen<'_, Controller>, member: BrokerId, epoch: BrokerEpoch) -> Option<String> {
+    let mutant = seen.config.mutant;
+    let Some(known) = seen.hard.broker(member) else {
+        return Some("not registered".into());
+    };
+    if known.stopping.is_some() {
+        Some("shutting down".into())
+    } else if known.fenced && mutant != Some(Mutant::FencedJoins) {
+        Some("fenced".into())
+    } else if known.epoch != epoch && mutant != Some(Mutant::StaleBrokerEpoch) {
+        let expected = known.epoch;
+        Some(format!("broker epoch mismatch: requested={epoch} VS expected={expected}"))
+    } else {
+        None
+    }
+}
