@@ -29,5 +29,6 @@ pub mod image;
 pub mod journal;
 pub mod machine;
 pub mod metadata;
+pub mod quorum;
 pub mod records;
 pub mod runtime;
