@@ -324,6 +324,11 @@ impl<E: Env, S: Memory> Quorum<E, S> {
         Ok(())
     }
 
+    /// This node.
+    pub fn me(&self) -> BrokerId {
+        self.0.options.me
+    }
+
     /// Whether this node is the only voter.
     pub fn is_alone(&self) -> bool {
         let metrics = self.0.raft.metrics();

@@ -59,6 +59,9 @@ type Answer<T> = Result<T, RaftError<Types, ClientWriteError<Types>>>;
 impl<E: Env, S: Memory> Quorum<E, S> {
     /// Changes the voters in one step: `add` are given the log first, then `remove` go as they
     /// come. Both sets must agree while it happens (joint consensus).
+    ///
+    /// A node in both lost its directory and comes back with another: it goes first, because what
+    /// it had acknowledged is gone. Until it has caught up there is one voter less.
     pub async fn change_voters(
         &self,
         add: &[(BrokerId, Voter)],
@@ -68,6 +71,15 @@ impl<E: Env, S: Memory> Quorum<E, S> {
             return Err(ProposeError::NotLeader { leader: self.leader() }.into());
         }
         self.check_change(add, remove)?;
+        let back = |id: &BrokerId| add.iter().any(|(added, _)| added == id);
+        let (first, remove): (Vec<BrokerId>, Vec<BrokerId>) =
+            remove.iter().copied().partition(back);
+        if !first.is_empty() {
+            let _turn = self.turn().await;
+            let out = ChangeMembers::RemoveVoters(first.into_iter().collect());
+            let out = self.0.raft.change_membership(out, false);
+            self.settle(self.0.world.within(out).await)?;
+        }
         for (id, voter) in add {
             let _turn = self.turn().await;
             let learn = self.0.raft.add_learner(*id, voter.clone(), false);
@@ -85,7 +97,7 @@ impl<E: Env, S: Memory> Quorum<E, S> {
         }
         let change = ChangeMembers::Batch(vec![
             ChangeMembers::AddVoterIds(add.iter().map(|(id, _)| *id).collect()),
-            ChangeMembers::RemoveVoters(remove.iter().copied().collect()),
+            ChangeMembers::RemoveVoters(remove.into_iter().collect()),
         ]);
         let _turn = self.turn().await;
         let changed = self.0.raft.change_membership(change, false);
@@ -131,6 +143,11 @@ impl<E: Env, S: Memory> Quorum<E, S> {
         Ok(())
     }
 
+    /// Whether directories became known that do not stand in the membership yet.
+    pub fn has_to_introduce(&self) -> bool {
+        !self.0.peers.to_introduce().is_empty()
+    }
+
     /// Writes directories that became known into the membership, if this node leads; whether it
     /// did. To be called with the turn.
     pub async fn introduce(&self) -> Result<bool, ProposeError> {
@@ -170,7 +187,7 @@ impl<E: Env, S: Memory> Quorum<E, S> {
             if voter.directory.is_none() {
                 return Err(ChangeError::NoDirectory(*id));
             }
-            if !voters.insert(*id) || remove.contains(id) {
+            if !voters.insert(*id) {
                 return Err(ChangeError::Member(*id));
             }
         }

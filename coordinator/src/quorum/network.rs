@@ -114,7 +114,7 @@ impl<E: Env> Line<E> {
     }
 
     /// As many of the entries as this peer may have: what is decided only when its directory stands
-    /// in the committed membership (see [`super::peers`]).
+    /// in the membership (see [`super::peers`]).
     fn permitted(&self, ask: &AppendEntriesRequest<Types>) -> usize {
         if self.peers.is_introduced(self.to) {
             return ask.entries.len();

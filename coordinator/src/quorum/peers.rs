@@ -3,8 +3,9 @@
 //! A voter is its id *and* its directory. Directories stand in the membership, which is replicated.
 //! At the very beginning they are not known yet; each node then keeps the first one that it meets
 //! under an id, and the leader writes those into the membership before anything else is decided,
-//! and lets no voter count for decisions whose directory does not stand there. So a voter that
-//! comes back with an empty directory finds nobody who takes its word.
+//! and gives no voter decisions whose directory does not stand there. So a voter that comes back
+//! with an empty directory finds nobody who takes its word. (Only a voter that has heard of nobody
+//! since the quorum began cannot know better; it has nothing to lose either.)
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -52,11 +53,6 @@ impl<E: Env> Peers<E> {
         Peers(Rc::new(Inner { me, facts, log, state, trouble: RefCell::default() }))
     }
 
-    /// The membership that is committed, as far as this node knows.
-    fn committed(&self) -> Membership {
-        self.0.state.membership().membership().clone()
-    }
-
     /// The newest membership that this node has heard of, committed or not.
     fn newest(&self) -> Membership {
         let committed = self.0.state.membership();
@@ -70,15 +66,15 @@ impl<E: Env> Peers<E> {
         known.or_else(|| self.0.facts.peer(id))
     }
 
-    /// Whether a node's directory stands in the committed membership.
+    /// Whether a node's directory stands in the membership.
     pub fn is_introduced(&self, id: BrokerId) -> bool {
-        let membership = self.committed();
+        let membership = self.newest();
         membership.get_node(&id).is_some_and(|voter| voter.directory.is_some())
     }
 
     /// Whether a majority of the voters is introduced.
     pub fn is_majority_introduced(&self) -> bool {
-        let membership = self.committed();
+        let membership = self.newest();
         membership.get_joint_config().iter().all(|voters| {
             let introduced = |id: &&BrokerId| {
                 membership.get_node(id).is_some_and(|voter| voter.directory.is_some())
@@ -87,9 +83,9 @@ impl<E: Env> Peers<E> {
         })
     }
 
-    /// Voters whose directory is known here and does not stand in the committed membership.
+    /// Voters whose directory is known here and does not stand in the membership.
     pub fn to_introduce(&self) -> BTreeMap<BrokerId, Voter> {
-        let membership = self.committed();
+        let membership = self.newest();
         let unknown = membership.nodes().filter(|(_, voter)| voter.directory.is_none());
         let met = unknown.filter_map(|(id, voter)| {
             let directory = match *id == self.0.me {

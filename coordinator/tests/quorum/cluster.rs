@@ -211,6 +211,27 @@ impl Cluster {
         });
     }
 
+    /// A place whose disk is replaced by an empty one.
+    pub fn forget(&self, at: usize) {
+        let place = &self.places[at];
+        let env = place.node.env();
+        place.node.run(async move { empty(&env, Path::new("/data")).await }).unwrap();
+        place.node.end(End::Kill);
+    }
+
+    /// A place that runs under another id.
+    pub fn rename(&mut self, at: usize, id: i32) {
+        let node = self.places[at].node.clone();
+        let (running, refused) = (RefCell::default(), RefCell::default());
+        self.places[at] = Rc::new(Place { node, id: BrokerId(id), running, refused });
+        self.voters[at].0 = BrokerId(id);
+    }
+
+    /// Runs something on a place until it is done.
+    pub fn ask<T: 'static>(&self, at: usize, what: impl Future<Output = T> + 'static) -> T {
+        self.places[at].node.run(what).expect("nobody ends it")
+    }
+
     pub fn voter(&self, at: usize) -> Option<Voter> {
         let place = &self.places[at];
         let running = place.running.borrow();
@@ -228,8 +249,23 @@ impl Cluster {
     pub fn within(&self, limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
         let until = self.sim.now().after(limit);
         while !done() {
-            assert!(self.sim.now() < until, "Liveness: {what} within {limit:?}");
+            if self.sim.now() >= until {
+                self.show();
+                panic!("Liveness: {what} within {limit:?}");
+            }
             self.sim.run_for(Duration::from_millis(10));
+        }
+    }
+
+    /// For whoever looks for the reason.
+    fn show(&self) {
+        for (at, place) in self.places.iter().enumerate() {
+            match self.voter(at) {
+                Some(voter) => {
+                    println!("{:?} {:?}: {:#?}", place.id, voter.leading(), voter.status());
+                }
+                None => println!("{:?} is up: {}", place.id, place.node.is_up()),
+            }
         }
     }
 
@@ -256,10 +292,13 @@ impl Cluster {
         let before = self.truth.borrow().acknowledged.len();
         self.within(Duration::from_secs(20), "decisions after everything is well", || {
             self.refusals();
+            // A cut that was planned before may come only now.
+            (0..self.places.len()).for_each(|at| self.start(at));
             self.truth.borrow().acknowledged.len() > before + 3
         });
         let end = self.truth.borrow().acknowledged.values().max().copied().unwrap() + 1;
         self.within(Duration::from_secs(20), "everybody knows", || {
+            (0..self.places.len()).for_each(|at| self.start(at));
             (0..self.places.len()).all(|at| {
                 self.voter(at).is_some_and(|voter| voter.applied().value() >= end)
             })
@@ -268,7 +307,7 @@ impl Cluster {
         for place in &self.places {
             let running = place.running.borrow();
             let entries = running.as_ref().unwrap().2.entries.borrow();
-            for (value, at) in &truth.acknowledged {
+            for (value, at) in truth.acknowledged.iter().filter(|(_, at)| **at < end) {
                 let found = &entries[*at as usize];
                 assert_eq!(
                     found,
@@ -326,6 +365,19 @@ impl Cluster {
                 }
             }
             _ => (0..self.places.len()).for_each(|at| self.start(at)),
+        }
+    }
+}
+
+/// Removes everything below a directory.
+async fn empty(env: &SimEnv, dir: &Path) {
+    for entry in env.list(dir).await.unwrap() {
+        let path = dir.join(&entry.name);
+        if entry.is_dir {
+            Box::pin(empty(env, &path)).await;
+            env.remove_dir(&path).await.unwrap();
+        } else {
+            env.remove(&path).await.unwrap();
         }
     }
 }
