@@ -331,9 +331,8 @@ impl<E: Env, S: Memory> Quorum<E, S> {
 
     /// Whether this node is the only voter.
     pub fn is_alone(&self) -> bool {
-        let metrics = self.0.raft.metrics();
-        let metrics = metrics.borrow_watched();
-        let mut voters = metrics.membership_config.membership().voter_ids();
+        let newest = self.0.peers.newest();
+        let mut voters = newest.voter_ids();
         voters.next() == Some(self.0.options.me) && voters.next().is_none()
     }
 

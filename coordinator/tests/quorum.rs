@@ -135,10 +135,11 @@ fn an_emptied_voter_is_not_let_in_again_under_its_name() {
 #[test]
 fn voters_come_and_go_in_odd_numbers() {
     let mut cluster = Cluster::new(6, 3, None);
-    cluster.heal();
-    cluster.settle();
     cluster.add_place(4);
     cluster.add_place(5);
+    cluster.heal();
+    cluster.settle();
+    cluster.active.set(5);
     cluster.heal();
     cluster.sim.run_for(Duration::from_millis(300));
     let new = |at: usize| {

@@ -54,7 +54,7 @@ impl<E: Env> Peers<E> {
     }
 
     /// The newest membership that this node has heard of, committed or not.
-    fn newest(&self) -> Membership {
+    pub fn newest(&self) -> Membership {
         let committed = self.0.state.membership();
         let from = committed.log_id().map_or(0, |id| id.index + 1);
         self.0.log.membership(from).unwrap_or_else(|| committed.membership().clone())

@@ -118,6 +118,8 @@ pub struct Cluster {
     pub truth: Rc<RefCell<Truth>>,
     pub net: Rc<Net>,
     pub options: Options,
+    /// So many of the places take part.
+    pub active: Cell<usize>,
     voters: Vec<(BrokerId, String)>,
 }
 
@@ -165,10 +167,11 @@ impl Cluster {
             mutant,
             ..Options::alone(BrokerId(0))
         };
-        Cluster { sim, places, truth: Rc::default(), net, options, voters: listed }
+        let active = Cell::new(voters);
+        Cluster { sim, places, truth: Rc::default(), net, options, active, voters: listed }
     }
 
-    /// One more machine, which is not among the first voters.
+    /// One more machine, which is not among the first voters and takes no part yet.
     pub fn add_place(&mut self, id: i32) {
         let (running, refused) = (RefCell::default(), RefCell::default());
         let place = Place { node: self.sim.node(), id: BrokerId(id), running, refused };
@@ -281,9 +284,7 @@ impl Cluster {
     pub fn heal(&self) {
         self.net.cut.borrow_mut().clear();
         self.net.slow.set(0);
-        for at in 0..self.places.len() {
-            self.start(at);
-        }
+        (0..self.active.get()).for_each(|at| self.start(at));
     }
 
     /// After everything works again: somebody leads, something new is decided, all come to know it,
@@ -293,18 +294,18 @@ impl Cluster {
         self.within(Duration::from_secs(20), "decisions after everything is well", || {
             self.refusals();
             // A cut that was planned before may come only now.
-            (0..self.places.len()).for_each(|at| self.start(at));
+            (0..self.active.get()).for_each(|at| self.start(at));
             self.truth.borrow().acknowledged.len() > before + 3
         });
         let end = self.truth.borrow().acknowledged.values().max().copied().unwrap() + 1;
         self.within(Duration::from_secs(20), "everybody knows", || {
-            (0..self.places.len()).for_each(|at| self.start(at));
-            (0..self.places.len()).all(|at| {
+            (0..self.active.get()).for_each(|at| self.start(at));
+            (0..self.active.get()).all(|at| {
                 self.voter(at).is_some_and(|voter| voter.applied().value() >= end)
             })
         });
         let truth = self.truth.borrow();
-        for place in &self.places {
+        for place in &self.places[..self.active.get()] {
             let running = place.running.borrow();
             let entries = running.as_ref().unwrap().2.entries.borrow();
             for (value, at) in truth.acknowledged.iter().filter(|(_, at)| **at < end) {
