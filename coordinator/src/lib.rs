@@ -29,5 +29,7 @@ pub mod image;
 pub mod journal;
 pub mod machine;
 pub mod metadata;
+pub mod observer;
+pub mod quorum;
 pub mod records;
 pub mod runtime;

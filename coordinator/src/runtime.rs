@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use engine::env::{Env, Queue};
-use engine::ids::Offset;
+use engine::ids::{BrokerId, Offset};
 use engine::wait::Watch;
 use futures_lite::future;
 use replication::partition::Commit;
@@ -110,6 +110,13 @@ pub enum RequestError {
     /// It was given up before it was durable. Nothing of it is remembered; ask again.
     #[error("the request was given up before it was durable")]
     Lost,
+    /// Another node's machine is the active one. Nothing was done, unless this node lost the lead
+    /// meanwhile: then it may still come to be. Ask that one.
+    #[error("the active controller is elsewhere")]
+    NotController {
+        /// Whose it is, where known.
+        leader: Option<BrokerId>,
+    },
     /// The machine's log ended. What the request did is not known.
     #[error("the log ended: {0}")]
     Ended(String),
