@@ -1,4 +1,4 @@
-//! What a follower does to its log: batches of leaders as they are, truncation, and a new beginning.
+//! What a follower does to its log: leaders' batches as they are, truncation, and a new beginning.
 
 use engine::batch::{Checked, check_trusted};
 use engine::ids::{LeaderEpoch, Offset};
