@@ -7,9 +7,9 @@
 //!
 //! ## The file
 //!
-//! One JSON object a line, without nesting; fields that are not named here are skipped. Lines of one
-//! client stand in the order in which it did things; clients may be mixed. A last line without its
-//! line feed is dropped, because its writer was killed.
+//! One JSON object a line, without nesting; fields that are not named here are skipped. Lines of
+//! one client stand in the order in which it did things; clients may be mixed.
+//! A last line without its line feed is dropped, because its writer was killed.
 //!
 //! ```json
 //! {"op":"send","client":"a","topic":"t","partition":0,"value":"17","time_ns":1700000000000000000}
@@ -28,16 +28,18 @@
 //! * `poll` (client, topic, partition, offset, value): a reader got a record.
 //! * `assign` (client): a reader moves, and what it reads next need not follow what it read last.
 //!   With topic and partition in that one, without in all that it reads.
-//! * `end` (client, topic, partition, offset): a reader that began at the beginning, *after the last
-//!   fault*, has read up to this exclusive end.
+//! * `end` (client, topic, partition, offset): a reader that began at the beginning, *after the
+//!   last fault*, has read up to this exclusive end.
 //! * `watermark` (client, topic, partition, offset): a reader was told this high watermark by
 //!   ListOffsets (KIP-207; what Fetch tells may fall when the leader changes).
 //! * `commit` (group, topic, partition, offset, time): a group's offset was stored.
-//! * `committed` (the same): a group's offset was told, to a question asked after all earlier lines.
+//! * `committed` (the same): a group's offset was told, to a question asked after the
+//!   earlier lines.
 //!
 //! And the fields:
 //!
-//! * `client`: a name. A producer or consumer that is made anew (after a fatal error) takes another.
+//! * `client`: a name. A producer or consumer that is made anew (after a fatal error) takes a
+//!   new one.
 //! * `value`: the record, as text; written once per partition, or once per topic where `send` does
 //!   not know the partition.
 //! * `offset`: -1 or absent where a client does not tell it.
