@@ -124,7 +124,7 @@ impl<E: Env> Journal<E> {
     /// The exclusive end of what is committed, to wait for. Take it in the same turn as the
     /// proposal that is awaited; it is closed when that was given up.
     pub fn committed(&self) -> Watch {
-        self.0.watch()
+        self.0.commits()
     }
 
     /// What the next record will get. Falls when proposals were given up.

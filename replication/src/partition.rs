@@ -52,6 +52,8 @@ struct Inner<E: Env> {
     /// Follows the role's high watermark; closed, and replaced by a new one, when a term ends or
     /// it has to fall. So whoever waits for an offset is never woken by another batch that got it.
     high_watermark: RefCell<Watch>,
+    /// The same, and closed also when batches are given up.
+    commits: RefCell<Watch>,
     /// Set when the present term has ended; another one for each term.
     ended: RefCell<Rc<Cell<bool>>>,
     /// The log's end as the role knows it: a lower one means that batches were given up.
@@ -98,6 +100,7 @@ impl<E: Env> Partition<E> {
             known_end: Cell::new(log.end()),
             log,
             replica: replica.into(),
+            commits: Watch::new(high_watermark.value()).into(),
             high_watermark: high_watermark.into(),
             ended: RefCell::default(),
             misplaced: Cell::new(false),
@@ -227,6 +230,13 @@ impl<E: Env> Partition<E> {
         self.0.high_watermark.borrow().clone()
     }
 
+    /// The high watermark for whoever appends and waits for all of it: take it in the turn of the
+    /// append. Closed like [`Partition::watch`], and when batches are given up; those that are
+    /// not may be among what was waited for (a [`Ticket`] knows better).
+    pub fn commits(&self) -> Watch {
+        self.0.commits.borrow().clone()
+    }
+
     /// The end of what replicas can read, to wait for; closed like [`Partition::watch`], except
     /// with the term.
     pub fn growth(&self) -> Watch {
@@ -318,13 +328,13 @@ impl<E: Env> Partition<E> {
     /// Ends it at once, without waiting for anything: the topic was deleted. Whoever waits is told.
     pub fn retire(&self) {
         self.0.log.retire();
-        self.watch().close();
+        self.0.close_watches();
     }
 
     /// Syncs and closes the log.
     pub async fn close(&self) -> std::io::Result<()> {
         let closed = self.0.log.close().await;
-        self.watch().close();
+        self.0.close_watches();
         closed
     }
 }
@@ -366,6 +376,7 @@ impl<E: Env> Inner<E> {
                 self.ended.replace(Rc::default()).set(true);
                 let high_watermark = self.replica.borrow().high_watermark().value();
                 self.high_watermark.replace(Watch::new(high_watermark)).close();
+                self.commits.replace(Watch::new(high_watermark)).close();
             }
         }
         self.misplaced.set(self.replica.borrow().follower().is_some());
@@ -386,12 +397,18 @@ impl<E: Env> Inner<E> {
         if asks {
             self.notices.note(self.log.identity());
         }
-        let watch = self.high_watermark.borrow().clone();
-        if high_watermark < watch.value() {
-            self.high_watermark.replace(Watch::new(high_watermark)).close();
-        } else {
-            watch.raise(high_watermark);
+        for watch in [&self.high_watermark, &self.commits] {
+            let known = watch.borrow().clone();
+            match high_watermark < known.value() {
+                true => watch.replace(Watch::new(high_watermark)).close(),
+                false => known.raise(high_watermark),
+            }
         }
+    }
+
+    fn close_watches(&self) {
+        let watches = [&self.high_watermark, &self.commits].map(|watch| watch.borrow().clone());
+        watches.iter().for_each(Watch::close);
     }
 
     /// The log may have given up batches (no space). That must be known before others are appended
@@ -413,6 +430,7 @@ impl<E: Env> Inner<E> {
                 self.misplaced.set(true);
             }
         }
+        self.commits.replace(Watch::new(self.replica.borrow().high_watermark().value())).close();
         self.notices.note(self.log.identity());
         self.tell();
     }
@@ -456,7 +474,7 @@ async fn follow<E: Env>(partition: Rc<Inner<E>>) {
         partition.on_durable();
         // Closed: batches were given up, and the log goes on with a new watch; or it is at its end.
         if reached.is_err() && !partition.log.is_open() {
-            partition.high_watermark.borrow().close();
+            partition.close_watches();
             partition.following.set(false);
             return;
         }
