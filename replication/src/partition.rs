@@ -157,7 +157,10 @@ impl<E: Env> Partition<E> {
         let appended = partition.log.append(batch, epoch, acks == Acks::Leader)?;
         let end = partition.log.end();
         partition.known_end.set(end);
-        partition.lead_with(|leader| leader.on_append(end));
+        // The high watermark does not move with it, so that nobody is to be told.
+        if let Some(leader) = partition.replica.borrow_mut().leader_mut() {
+            leader.on_append(end);
+        }
         let all = acks == Acks::All;
         let reach = (acks != Acks::None).then(|| Reach { commit: self.commit(), all });
         partition.start_following();

@@ -26,6 +26,9 @@ use replication::stream::Stream;
 use super::link::Link;
 use crate::{PART, Shared};
 
+/// By leader: the stream, and its connection while there is one.
+type Streams = BTreeMap<BrokerId, (Fetcher, Option<Rc<Link>>)>;
+
 /// One process.
 pub struct Life {
     id: BrokerId,
@@ -34,7 +37,7 @@ pub struct Life {
     ended: Cell<bool>,
     partition: RefCell<Option<Partition<SimEnv>>>,
     notices: Notices,
-    fetchers: RefCell<BTreeMap<BrokerId, (Fetcher, Option<Rc<Link>>)>>,
+    fetchers: RefCell<Streams>,
     /// Links on which others fetch.
     served: RefCell<Vec<Rc<Link>>>,
 }

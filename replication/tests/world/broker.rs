@@ -226,7 +226,7 @@ impl World {
         let Some(state) = broker.parts.get_mut(&part) else { return Ok(()) };
         let Some(leader) = state.replica.leader_mut() else { return Ok(()) };
         // Every third is acks=1: it is appended whatever the ISR.
-        let acks = if value % 3 == 0 && !self.calm { Acks::Leader } else { Acks::All };
+        let acks = if value.is_multiple_of(3) && !self.calm { Acks::Leader } else { Acks::All };
         if leader.is_spent() || leader.admit(acks).is_err() {
             return Ok(());
         }
