@@ -1,17 +1,14 @@
 //! Leaders say who is in sync. Kafka's `ReplicationControlManager.alterPartition`, with its checks
 //! in its order.
 
-use engine::ids::{BrokerEpoch, BrokerId, TopicPartition};
+use engine::ids::{BrokerEpoch, BrokerId};
 
 use super::change::{Candidates, Election, Target};
 use super::changes::Changes;
-use super::{Controller, IsrChange, Mutant, Refusal, Rules, Why, brokers};
+use super::{AlteredPartitions, Controller, IsrChange, Mutant, Refusal, Rules, Why, brokers};
 use crate::cluster::Partition;
 use crate::machine::Seen;
 use crate::records::Record;
-
-/// What became of each.
-type Altered = Vec<(TopicPartition, Result<Partition, Refusal>)>;
 
 pub(super) fn alter(
     seen: Seen<'_, Controller>,
@@ -19,7 +16,7 @@ pub(super) fn alter(
     epoch: BrokerEpoch,
     wanted: Vec<IsrChange>,
     records: &mut Vec<Record>,
-) -> Result<Altered, Refusal> {
+) -> Result<AlteredPartitions, Refusal> {
     brokers::in_session(seen.hard, broker, epoch)?;
     let mut changes = Changes::new(seen);
     let altered = wanted

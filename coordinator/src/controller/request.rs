@@ -95,6 +95,9 @@ pub enum Request {
     },
 }
 
+/// What became of each ISR that a leader asked for: the partition as it is now, or why not.
+pub type AlteredPartitions = Vec<(TopicPartition, Result<Partition, Refusal>)>;
+
 /// What the controller answers; one variant for each of [`Request`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
@@ -114,7 +117,7 @@ pub enum Reply {
     Heartbeat(Result<Pulse, Refusal>),
     /// To `AlterPartitions`: one for each that was asked, in that order; or, for a broker that
     /// may ask nothing, why.
-    AlteredPartitions(Result<Vec<(TopicPartition, Result<Partition, Refusal>)>, Refusal>),
+    AlteredPartitions(Result<AlteredPartitions, Refusal>),
     /// To `ElectLeaders`: one for each that was asked, in that order. Where all were asked, those
     /// that need no election are left out.
     ElectedLeaders(Vec<(String, PartitionIndex, Result<(), Refusal>)>),
