@@ -292,7 +292,8 @@ impl<E: Env> Inner<E> {
             }
             Err(error) => Some(error),
             Ok(()) => {
-                let decided = Decided { wall: self.env.wall(), records: batch.records.clone().into() };
+                let decided =
+                    Decided { wall: self.env.wall(), records: batch.records.clone().into() };
                 let proposed = async { self.quorum.propose(turn, term, decided).await };
                 let deposed = async {
                     while self.leads(term) {

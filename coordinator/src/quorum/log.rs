@@ -81,15 +81,29 @@ impl Kept {
 
 /// What the writer is to do, in order.
 enum Command {
-    Append { entries: Vec<Entry>, done: Option<IOFlushed<Types>> },
+    Append {
+        entries: Vec<Entry>,
+        done: Option<IOFlushed<Types>>,
+    },
     /// Nothing is left from this index on.
-    Truncate { end: u64, done: Done },
+    Truncate {
+        end: u64,
+        done: Done,
+    },
     /// Nothing is left up to and including this one.
-    Purge { upto: LogId, done: Done },
+    Purge {
+        upto: LogId,
+        done: Done,
+    },
     /// Room for so many bytes of entries.
-    Reserve { bytes: u64, done: Done },
+    Reserve {
+        bytes: u64,
+        done: Done,
+    },
     /// Nothing; the answer says whether all is well.
-    Settle { done: Done },
+    Settle {
+        done: Done,
+    },
 }
 
 type Done = oneshot::Sender<io::Result<()>>;

@@ -80,6 +80,9 @@ impl<E: Env> RaftLogStorage<Types> for Storage<E> {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        // In the order of the calls: a quorum that has voted and does not know its first membership
+        // would be stuck.
+        self.log.settle().await?;
         self.facts.save_vote(vote).await
     }
 
