@@ -65,7 +65,7 @@ pub use facts::FactsError as IdentityError;
 pub use layout::SealError;
 pub use log::LogError as EntriesError;
 pub use members::ChangeError;
-pub use memory::Memory;
+pub use memory::{Memory, Picture};
 pub use mutant::Mutant;
 pub use status::{Progress, Status};
 pub use wire::Refusal;
@@ -256,7 +256,7 @@ impl<E: Env, S: Memory> Quorum<E, S> {
         };
         let early = (mutant == Some(Mutant::ApplyUncommitted)).then(|| {
             let memory = memory.clone();
-            let early: Rc<dyn Fn(&types::Entry)> = Rc::new(move |entry| {
+            let early: storage::Early = Rc::new(move |entry| {
                 let _ = apply_to(&*memory, entry);
             });
             early

@@ -14,6 +14,9 @@ use super::mutant::Mutant;
 use super::snapshots::{Snapshot, Snapshots, end_of};
 use super::types::{Entry, LogId, Payload, SnapshotMeta, StoredMembership, Types};
 
+/// What a memory was at one moment; called, it turns that into bytes.
+pub type Picture = Box<dyn FnOnce() -> Vec<u8>>;
+
 /// A machine's memory, in the hands of the quorum. Shared: whoever drives the machine looks at it.
 pub trait Memory: 'static {
     /// Takes in the records of the entry at offset `at`, the next one: all entries come, in order,
@@ -21,7 +24,7 @@ pub trait Memory: 'static {
     fn apply(&self, at: Offset, records: &[Vec<u8>]) -> Result<(), String>;
 
     /// What it is now, to be turned into bytes later and elsewhere.
-    fn picture(&self) -> Box<dyn FnOnce() -> Vec<u8>>;
+    fn picture(&self) -> Picture;
 
     /// Becomes what `bytes`, another's picture, say: every entry below `end` is in there.
     fn restore(&self, bytes: &[u8], end: Offset) -> Result<(), String>;
@@ -189,7 +192,7 @@ pub(super) async fn photograph<E: Env, S: Memory>(
 pub(super) struct Taken<E: Env> {
     snapshots: Snapshots<E>,
     taken: Option<Snapshot>,
-    now: Option<(SnapshotMeta, Box<dyn FnOnce() -> Vec<u8>>)>,
+    now: Option<(SnapshotMeta, Picture)>,
 }
 
 impl<E: Env> RaftSnapshotBuilder<Types> for Taken<E> {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use coordinator::quorum::outbox::Outbound;
 use coordinator::quorum::types::Decided;
-use coordinator::quorum::{Memory, Mutant, OpenError, Options, ProposeError, Quorum};
+use coordinator::quorum::{Memory, Mutant, OpenError, Options, Picture, ProposeError, Quorum};
 use engine::env::sim::random::Random;
 use engine::env::sim::{Cut, End, Node, Side, Sim, SimEnv};
 use engine::env::{Env, Queue};
@@ -64,7 +64,7 @@ impl Memory for List {
         Ok(())
     }
 
-    fn picture(&self) -> Box<dyn FnOnce() -> Vec<u8>> {
+    fn picture(&self) -> Picture {
         let entries = self.entries.borrow().clone();
         Box::new(move || {
             let mut bytes = Vec::new();
