@@ -33,7 +33,7 @@ use openraft::{ServerState, SnapshotPolicy, StepDownPolicy};
 
 use facts::{Facts, FactsError, Owner};
 use log::{Entries, LogError};
-use memory::{Applier, State, apply_to};
+use memory::{Applier, State, apply_to, photograph};
 use network::Lines;
 use outbox::Outbox;
 use peers::Peers;
@@ -65,7 +65,7 @@ pub use facts::FactsError as IdentityError;
 pub use layout::SealError;
 pub use log::LogError as EntriesError;
 pub use members::ChangeError;
-pub use memory::Memory;
+pub use memory::{Memory, Picture};
 pub use mutant::Mutant;
 pub use status::{Progress, Status};
 pub use wire::Refusal;
@@ -204,6 +204,7 @@ struct Inner<E: Env, S: Memory> {
     facts: Facts<E>,
     peers: Peers<E>,
     snapshots: Snapshots<E>,
+    memory: Rc<S>,
     state: Rc<State>,
     outbox: Outbox,
     /// Who appends entries of one's own will; one at a time.
@@ -255,7 +256,7 @@ impl<E: Env, S: Memory> Quorum<E, S> {
         };
         let early = (mutant == Some(Mutant::ApplyUncommitted)).then(|| {
             let memory = memory.clone();
-            let early: Rc<dyn Fn(&types::Entry)> = Rc::new(move |entry| {
+            let early: storage::Early = Rc::new(move |entry| {
                 let _ = apply_to(&*memory, entry);
             });
             early
@@ -283,6 +284,7 @@ impl<E: Env, S: Memory> Quorum<E, S> {
             facts,
             peers,
             snapshots,
+            memory: memory.clone(),
             state,
             outbox,
             turn: Lock::new(()),
@@ -498,8 +500,14 @@ impl<E: Env, S: Memory> Quorum<E, S> {
             let bytes = inner.log.record_bytes();
             if bytes - inner.photographed.get() >= inner.options.snapshot_bytes {
                 inner.photographed.set(bytes);
-                let snapshot = async { inner.raft.trigger().snapshot().await };
-                let _ = inner.world.within(snapshot).await;
+                match photograph(&*inner.memory, &inner.state, &inner.snapshots).await {
+                    Ok(()) => {
+                        let tell = async { inner.raft.trigger().snapshot().await };
+                        let _ = inner.world.within(tell).await;
+                    }
+                    // The next attempt is as far away as the next snapshot.
+                    Err(error) => tracing::warn!(%error, "no snapshot of the metadata was taken"),
+                }
             }
             if metrics.changed().await.is_err() {
                 return;
@@ -513,6 +521,7 @@ impl<E: Env, S: Memory> Quorum<E, S> {
         inner.ended.close();
         inner.outbox.close();
         let _ = inner.world.within(inner.raft.shutdown()).await;
+        inner.snapshots.settle().await;
         let synced = inner.log.settle().await;
         inner.log.close();
         synced

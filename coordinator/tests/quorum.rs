@@ -32,9 +32,8 @@ fn run(seed: u64, voters: usize, mutant: Option<Mutant>) -> (u64, usize, usize) 
 fn one_alone_decides_at_once() {
     let cluster = Cluster::new(1, 1, None);
     cluster.heal();
-    cluster.within(Duration::from_millis(20), "a quorum of one leads", || {
-        cluster.leader().is_some()
-    });
+    cluster
+        .within(Duration::from_millis(20), "a quorum of one leads", || cluster.leader().is_some());
     cluster.settle();
 }
 
@@ -81,9 +80,8 @@ fn every_bug_on_purpose_is_found() {
     std::panic::set_hook(Box::new(|_| ()));
     let mut missed = Vec::new();
     for mutant in Mutant::ALL {
-        let found = (0..400).position(|seed| {
-            std::panic::catch_unwind(|| run(seed, 3, Some(mutant))).is_err()
-        });
+        let found = (0..400)
+            .position(|seed| std::panic::catch_unwind(|| run(seed, 3, Some(mutant))).is_err());
         match found {
             Some(seed) => println!("{mutant:?}: seed {seed}"),
             None => missed.push(mutant),

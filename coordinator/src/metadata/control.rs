@@ -162,6 +162,7 @@ impl<E: Env> Inner<E> {
 
     /// Decides for as long as this node leads in `term`.
     async fn lead(&self, term: u64, changes: &mut Changes) {
+        #[allow(clippy::let_unit_value, reason = "how much a machine may forget is its own affair")]
         let mut soft = Soft::default();
         while !self.work.is_closed() && self.leads(term) {
             let seen = self.work.value();
@@ -292,7 +293,8 @@ impl<E: Env> Inner<E> {
             }
             Err(error) => Some(error),
             Ok(()) => {
-                let decided = Decided { wall: self.env.wall(), records: batch.records.clone().into() };
+                let decided =
+                    Decided { wall: self.env.wall(), records: batch.records.clone().into() };
                 let proposed = async { self.quorum.propose(turn, term, decided).await };
                 let deposed = async {
                     while self.leads(term) {

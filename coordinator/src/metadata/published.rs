@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::controller::Controller;
 use crate::image::Image;
 use crate::machine::{Machine, Stored};
-use crate::quorum::Memory;
+use crate::quorum::{Memory, Picture};
 use crate::records::{Record, snapshot};
 
 /// Every entry that is committed, applied; nothing else.
@@ -85,7 +85,7 @@ impl Memory for Published {
         Ok(())
     }
 
-    fn picture(&self) -> Box<dyn FnOnce() -> Vec<u8>> {
+    fn picture(&self) -> Picture {
         let (cluster, end) = self.committed();
         Box::new(move || snapshot::encode(&cluster, end))
     }

@@ -152,12 +152,7 @@ impl<E: Env> Facts<E> {
     }
 
     /// Opens both files, and makes those that are not there.
-    async fn on(
-        env: &E,
-        dir: &Path,
-        now: FactsV1,
-        mutant: Option<Mutant>,
-    ) -> io::Result<Facts<E>> {
+    async fn on(env: &E, dir: &Path, now: FactsV1, mutant: Option<Mutant>) -> io::Result<Facts<E>> {
         let files = [slot(env, &dir.join(SLOTS[0])).await?, slot(env, &dir.join(SLOTS[1])).await?];
         // Also when they were there: their names may not have been durable.
         env.sync_dir(dir).await?;

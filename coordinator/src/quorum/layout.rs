@@ -133,10 +133,9 @@ impl From<&Entry> for EntryV1 {
     fn from(entry: &Entry) -> EntryV1 {
         let payload = match &entry.payload {
             Payload::Blank => PayloadV1::Blank,
-            Payload::Normal(decided) => PayloadV1::Decided {
-                wall: decided.wall.0,
-                records: decided.records.to_vec(),
-            },
+            Payload::Normal(decided) => {
+                PayloadV1::Decided { wall: decided.wall.0, records: decided.records.to_vec() }
+            }
             Payload::Membership(membership) => PayloadV1::Membership(membership.into()),
         };
         EntryV1 { id: (&entry.log_id).into(), payload }
@@ -186,10 +185,7 @@ impl TryFrom<SnapshotMetaV1> for SnapshotMeta {
         let membership = meta.membership.try_into()?;
         Ok(SnapshotMeta {
             last_log_id: meta.last.map(LogId::from),
-            last_membership: StoredMembership::new(
-                meta.membership_at.map(LogId::from),
-                membership,
-            ),
+            last_membership: StoredMembership::new(meta.membership_at.map(LogId::from), membership),
         })
     }
 }

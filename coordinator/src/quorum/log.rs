@@ -77,19 +77,44 @@ impl Kept {
     fn end(&self) -> u64 {
         self.first + self.entries.len() as u64
     }
+
+    fn truncate(&mut self, end: u64) {
+        assert!(end >= self.first, "what was let go of below {} is committed", self.first);
+        self.entries.truncate((end - self.first) as usize);
+    }
+
+    fn purge(&mut self, first: u64) {
+        let gone = first.saturating_sub(self.first).min(self.entries.len() as u64);
+        self.entries.drain(..gone as usize);
+        self.first = self.first.max(first);
+    }
 }
 
 /// What the writer is to do, in order.
 enum Command {
-    Append { entries: Vec<Entry>, done: Option<IOFlushed<Types>> },
+    Append {
+        entries: Vec<Entry>,
+        done: Option<IOFlushed<Types>>,
+    },
     /// Nothing is left from this index on.
-    Truncate { end: u64, done: Done },
+    Truncate {
+        end: u64,
+        done: Done,
+    },
     /// Nothing is left up to and including this one.
-    Purge { upto: LogId, done: Done },
+    Purge {
+        upto: LogId,
+        done: Done,
+    },
     /// Room for so many bytes of entries.
-    Reserve { bytes: u64, done: Done },
+    Reserve {
+        bytes: u64,
+        done: Done,
+    },
     /// Nothing; the answer says whether all is well.
-    Settle { done: Done },
+    Settle {
+        done: Done,
+    },
 }
 
 type Done = oneshot::Sender<io::Result<()>>;
@@ -190,23 +215,14 @@ impl<E: Env> Entries<E> {
 
     /// Takes back everything from index `end` on; it is gone for good when this returns.
     pub async fn truncate(&self, end: u64) -> io::Result<()> {
-        let mut kept = self.0.kept.borrow_mut();
-        assert!(end >= kept.first, "what was let go of at {} is committed", kept.first);
-        let left = (end - kept.first) as usize;
-        kept.entries.truncate(left);
-        drop(kept);
+        self.0.kept.borrow_mut().truncate(end);
         self.0.memberships.borrow_mut().retain(|(at, _)| *at < end);
         self.ask(|done| Command::Truncate { end, done }).await
     }
 
     /// Lets go of everything up to and including `upto`, also if that is more than there is.
     pub async fn purge(&self, upto: LogId) -> io::Result<()> {
-        let mut kept = self.0.kept.borrow_mut();
-        let gone = (upto.index + 1).saturating_sub(kept.first);
-        let gone = gone.min(kept.entries.len() as u64);
-        kept.entries.drain(..gone as usize);
-        kept.first = kept.first.max(upto.index + 1);
-        drop(kept);
+        self.0.kept.borrow_mut().purge(upto.index + 1);
         self.ask(|done| Command::Purge { upto, done }).await
     }
 

@@ -14,6 +14,9 @@ use super::mutant::Mutant;
 use super::snapshots::{Snapshot, Snapshots, end_of};
 use super::types::{Entry, LogId, Payload, SnapshotMeta, StoredMembership, Types};
 
+/// What a memory was at one moment; called, it turns that into bytes.
+pub type Picture = Box<dyn FnOnce() -> Vec<u8>>;
+
 /// A machine's memory, in the hands of the quorum. Shared: whoever drives the machine looks at it.
 pub trait Memory: 'static {
     /// Takes in the records of the entry at offset `at`, the next one: all entries come, in order,
@@ -21,7 +24,7 @@ pub trait Memory: 'static {
     fn apply(&self, at: Offset, records: &[Vec<u8>]) -> Result<(), String>;
 
     /// What it is now, to be turned into bytes later and elsewhere.
-    fn picture(&self) -> Box<dyn FnOnce() -> Vec<u8>>;
+    fn picture(&self) -> Picture;
 
     /// Becomes what `bytes`, another's picture, say: every entry below `end` is in there.
     fn restore(&self, bytes: &[u8], end: Offset) -> Result<(), String>;
@@ -44,12 +47,20 @@ pub(super) struct State {
     pub applied: Watch,
     /// A snapshot that was read at the start, until it has been taken in.
     pub found: RefCell<Option<Snapshot>>,
+    /// A snapshot that was written, until openraft knows.
+    taken: RefCell<Option<Snapshot>>,
 }
 
 impl State {
     /// Nothing is applied yet.
     pub fn begin(found: Option<Snapshot>) -> State {
         State { found: RefCell::new(found), ..State::default() }
+    }
+
+    /// What a snapshot that is taken now is of.
+    fn meta(&self) -> SnapshotMeta {
+        let last_membership = self.membership.borrow().clone();
+        SnapshotMeta { last_log_id: *self.last.borrow(), last_membership }
     }
 
     /// The membership that is committed.
@@ -100,7 +111,7 @@ pub(super) fn apply_to<S: Memory>(memory: &S, entry: &Entry) -> io::Result<()> {
 
 impl<E: Env, S: Memory> RaftStateMachine<Types> for Applier<E, S> {
     type SnapshotData = Rc<[u8]>;
-    type SnapshotBuilder = Photographer<E>;
+    type SnapshotBuilder = Taken<E>;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
         let state = &self.state;
@@ -121,13 +132,20 @@ impl<E: Env, S: Memory> RaftStateMachine<Types> for Applier<E, S> {
         Ok(())
     }
 
-    async fn get_snapshot_builder(&mut self) -> Photographer<E> {
-        let meta = SnapshotMeta {
-            last_log_id: *self.state.last.borrow(),
-            last_membership: self.state.membership.borrow().clone(),
-        };
-        let picture = Some(self.memory.picture());
-        Photographer { snapshots: self.snapshots.clone(), meta, picture }
+    /// One that was taken ([`photograph`]) waits to be told; openraft takes none unasked, unless
+    /// it needs one at once.
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<Taken<E>> {
+        let taken = self.state.taken.take();
+        if taken.is_none() && !force {
+            return None;
+        }
+        let (snapshots, memory) = (self.snapshots.clone(), self.memory.picture());
+        let meta = self.state.meta();
+        Some(Taken { snapshots, taken, now: Some((meta, memory)) })
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Taken<E> {
+        self.try_create_snapshot_builder(true).await.expect("a forced one is made")
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, body: Rc<[u8]>) -> io::Result<()> {
@@ -155,21 +173,38 @@ impl<E: Env, S: Memory> RaftStateMachine<Types> for Applier<E, S> {
 
 type RaftSnapshot = openraft::type_config::alias::SnapshotOf<Types, Rc<[u8]>>;
 
-/// Writes one snapshot.
-pub(super) struct Photographer<E: Env> {
-    snapshots: Snapshots<E>,
-    meta: SnapshotMeta,
-    picture: Option<Box<dyn FnOnce() -> Vec<u8>>>,
+/// Takes a snapshot and writes it. It is not openraft's to do, because a device that is full must
+/// not end the quorum: the log holds everything.
+pub(super) async fn photograph<E: Env, S: Memory>(
+    memory: &S,
+    state: &State,
+    snapshots: &Snapshots<E>,
+) -> io::Result<()> {
+    let (meta, picture) = (state.meta(), memory.picture());
+    let body: Rc<[u8]> = picture().into();
+    snapshots.save(&meta, &body).await?;
+    tracing::info!(end = end_of(&meta), "took a snapshot of the metadata");
+    *state.taken.borrow_mut() = Some(Snapshot { meta, body });
+    Ok(())
 }
 
-impl<E: Env> RaftSnapshotBuilder<Types> for Photographer<E> {
+/// What openraft calls the builder of a snapshot: it has been built already, as a rule.
+pub(super) struct Taken<E: Env> {
+    snapshots: Snapshots<E>,
+    taken: Option<Snapshot>,
+    now: Option<(SnapshotMeta, Picture)>,
+}
+
+impl<E: Env> RaftSnapshotBuilder<Types> for Taken<E> {
     type SnapshotData = Rc<[u8]>;
 
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
-        let picture = self.picture.take().expect("a builder builds one snapshot");
+        if let Some(Snapshot { meta, body }) = self.taken.take() {
+            return Ok(RaftSnapshot { meta, snapshot: body });
+        }
+        let (meta, picture) = self.now.take().expect("a builder builds one snapshot");
         let body: Rc<[u8]> = picture().into();
-        self.snapshots.save(&self.meta, &body).await?;
-        tracing::info!(end = end_of(&self.meta), "took a snapshot of the metadata");
-        Ok(RaftSnapshot { meta: self.meta.clone(), snapshot: body })
+        self.snapshots.save(&meta, &body).await?;
+        Ok(RaftSnapshot { meta, snapshot: body })
     }
 }

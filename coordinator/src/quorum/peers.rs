@@ -43,12 +43,7 @@ struct Inner<E: Env> {
 }
 
 impl<E: Env> Peers<E> {
-    pub fn new(
-        me: BrokerId,
-        facts: &Facts<E>,
-        log: &Entries<E>,
-        state: &Rc<State>,
-    ) -> Peers<E> {
+    pub fn new(me: BrokerId, facts: &Facts<E>, log: &Entries<E>, state: &Rc<State>) -> Peers<E> {
         let (facts, log, state) = (facts.clone(), log.clone(), state.clone());
         Peers(Rc::new(Inner { me, facts, log, state, trouble: RefCell::default() }))
     }

@@ -117,9 +117,7 @@ impl<E: Env, S: Memory> Desk<E, S> {
                 ReplyBodyV1::AppendedUpTo(last.as_ref().map(LogIdV1::from))
             }
             AppendEntriesResponse::Conflict => ReplyBodyV1::Conflict,
-            AppendEntriesResponse::HigherVote(vote) => {
-                ReplyBodyV1::HigherVote(VoteV1::from(&vote))
-            }
+            AppendEntriesResponse::HigherVote(vote) => ReplyBodyV1::HigherVote(VoteV1::from(&vote)),
         })
     }
 
@@ -133,8 +131,8 @@ impl<E: Env, S: Memory> Desk<E, S> {
                 *incoming = Some(Incoming { vote, meta, total, bytes: Vec::new() });
             }
             let Some(so_far) = &mut *incoming else { return Ok(ReplyBodyV1::Taken { next: 0 }) };
-            let same = (so_far.vote, &so_far.meta, so_far.total)
-                == (piece.vote, &piece.meta, piece.total);
+            let same =
+                (so_far.vote, &so_far.meta, so_far.total) == (piece.vote, &piece.meta, piece.total);
             if !same {
                 return Ok(ReplyBodyV1::Taken { next: 0 });
             }

@@ -16,9 +16,11 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use engine::env::{Block, Env, File, Open, Persist, align_up};
+use openraft::async_runtime::Mutex;
 
 use super::layout::{self, SealError, SnapshotMetaV1};
 use super::mutant::Mutant;
+use super::runtime::Lock;
 use super::types::SnapshotMeta;
 
 /// How the names of snapshots begin; in 20 digits follows the index of the first entry that is
@@ -48,6 +50,8 @@ impl<E: Env> Clone for Snapshots<E> {
 struct Inner<E: Env> {
     env: E,
     dir: PathBuf,
+    /// One at a time: one's own and one that comes from the leader have the same unfinished name.
+    writing: Lock<()>,
     mutant: Option<Mutant>,
 }
 
@@ -66,17 +70,21 @@ pub(super) fn end_of(meta: &SnapshotMeta) -> u64 {
 impl<E: Env> Snapshots<E> {
     /// Those in `dir`, which exists.
     pub fn new(env: &E, dir: &Path, mutant: Option<Mutant>) -> Snapshots<E> {
-        Snapshots(Rc::new(Inner { env: env.clone(), dir: dir.to_owned(), mutant }))
+        let (env, dir, writing) = (env.clone(), dir.to_owned(), Lock::new(()));
+        Snapshots(Rc::new(Inner { env, dir, writing, mutant }))
     }
 
-    /// The newest whole one. Damaged ones are passed over: the log then says whether it holds what
-    /// they held.
+    /// The newest whole one. Damaged ones are passed over and put aside: the log then says whether
+    /// it holds what they held. What a crash left of older ones is removed.
     pub async fn newest(&self) -> io::Result<Option<Snapshot>> {
         for end in self.ends().await?.into_iter().rev() {
             let path = self.path(end);
             let bytes = self.read(&path).await?;
             match decode(&bytes) {
-                Ok(snapshot) if end_of(&snapshot.meta) == end => return Ok(Some(snapshot)),
+                Ok(snapshot) if end_of(&snapshot.meta) == end => {
+                    self.prune().await?;
+                    return Ok(Some(snapshot));
+                }
                 Ok(_) => {
                     tracing::error!(path = %path.display(), "a snapshot has another's name");
                 }
@@ -84,13 +92,25 @@ impl<E: Env> Snapshots<E> {
                     tracing::error!(path = %path.display(), %error, "a snapshot is damaged");
                 }
             }
+            let aside = self.0.dir.join(format!("damaged-{PREFIX}{end:020}"));
+            self.0.env.rename(&path, &aside).await?;
         }
         Ok(None)
+    }
+
+    /// Removes all but the newest.
+    async fn prune(&self) -> io::Result<()> {
+        let mut ends = self.ends().await?;
+        while ends.len() > KEPT {
+            self.0.env.remove(&self.path(ends.remove(0))).await?;
+        }
+        Ok(())
     }
 
     /// Writes one so that it survives power loss, and removes all but the newest.
     pub async fn save(&self, meta: &SnapshotMeta, body: &[u8]) -> io::Result<()> {
         let bytes = encode(meta, body);
+        let _writing = self.0.writing.lock().await;
         let (env, dir) = (&self.0.env, &self.0.dir);
         let path = self.path(end_of(meta));
         if self.0.mutant == Some(Mutant::SnapshotInPlace) {
@@ -100,11 +120,12 @@ impl<E: Env> Snapshots<E> {
         self.write(&unfinished, &bytes, true).await?;
         env.rename(&unfinished, &path).await?;
         env.sync_dir(dir).await?;
-        let mut ends = self.ends().await?;
-        while ends.len() > KEPT {
-            env.remove(&self.path(ends.remove(0))).await?;
-        }
-        Ok(())
+        self.prune().await
+    }
+
+    /// Waits until none is being written.
+    pub async fn settle(&self) {
+        drop(self.0.writing.lock().await);
     }
 
     /// The index below which the log is not needed any more: as long as there is one snapshot

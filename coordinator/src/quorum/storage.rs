@@ -15,12 +15,15 @@ use super::types::{Entry, LogId, Types, Vote};
 /// Most records of one answer to a reader, in bytes; one entry may be more.
 const READ_BYTES: usize = 1 << 20;
 
+/// Who is shown entries before they are committed.
+pub(super) type Early = Rc<dyn Fn(&Entry)>;
+
 /// The log and the facts of a voter.
 pub(super) struct Storage<E: Env> {
     pub log: Entries<E>,
     pub facts: Facts<E>,
     /// Shown each entry when it is appended (a bug on purpose).
-    pub early: Option<Rc<dyn Fn(&Entry)>>,
+    pub early: Option<Early>,
 }
 
 impl<E: Env> Clone for Storage<E> {
@@ -80,6 +83,9 @@ impl<E: Env> RaftLogStorage<Types> for Storage<E> {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        // In the order of the calls: a quorum that has voted and does not know its first membership
+        // would be stuck.
+        self.log.settle().await?;
         self.facts.save_vote(vote).await
     }
 

@@ -38,8 +38,18 @@ pub(super) enum AskBodyV1 {
         committed: Option<LogIdV1>,
     },
     /// A piece of a snapshot; the last one lets it be installed.
-    Snapshot { vote: VoteV1, meta: SnapshotMetaV1, total: u64, at: u64, piece: Vec<u8> },
-    Transfer { leader: VoteV1, to: i32, last: Option<LogIdV1> },
+    Snapshot {
+        vote: VoteV1,
+        meta: SnapshotMetaV1,
+        total: u64,
+        at: u64,
+        piece: Vec<u8>,
+    },
+    Transfer {
+        leader: VoteV1,
+        to: i32,
+        last: Option<LogIdV1>,
+    },
 }
 
 /// A vote that is asked for.
@@ -61,17 +71,31 @@ pub(super) struct ReplyV1 {
 /// What is answered.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]
 pub(super) enum ReplyBodyV1 {
-    Voted { vote: VoteV1, granted: bool, last: Option<LogIdV1> },
+    Voted {
+        vote: VoteV1,
+        granted: bool,
+        last: Option<LogIdV1>,
+    },
     Appended,
     AppendedUpTo(Option<LogIdV1>),
     Conflict,
     HigherVote(VoteV1),
     /// The next piece begins here.
-    Taken { next: u64 },
-    Installed { vote: VoteV1 },
+    Taken {
+        next: u64,
+    },
+    Installed {
+        vote: VoteV1,
+    },
     Transferred,
-    VoteChanged { expected: VoteV1, actual: VoteV1 },
-    NotFlushed { expected: Option<LogIdV1>, actual: Option<LogIdV1> },
+    VoteChanged {
+        expected: VoteV1,
+        actual: VoteV1,
+    },
+    NotFlushed {
+        expected: Option<LogIdV1>,
+        actual: Option<LogIdV1>,
+    },
     Refused(RefusalV1),
 }
 

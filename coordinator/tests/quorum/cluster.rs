@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use coordinator::quorum::outbox::Outbound;
 use coordinator::quorum::types::Decided;
-use coordinator::quorum::{Memory, Mutant, OpenError, Options, ProposeError, Quorum};
+use coordinator::quorum::{Memory, Mutant, OpenError, Options, Picture, ProposeError, Quorum};
 use engine::env::sim::random::Random;
 use engine::env::sim::{Cut, End, Node, Side, Sim, SimEnv};
 use engine::env::{Env, Queue};
@@ -64,7 +64,7 @@ impl Memory for List {
         Ok(())
     }
 
-    fn picture(&self) -> Box<dyn FnOnce() -> Vec<u8>> {
+    fn picture(&self) -> Picture {
         let entries = self.entries.borrow().clone();
         Box::new(move || {
             let mut bytes = Vec::new();
@@ -154,11 +154,8 @@ impl Cluster {
             })
         };
         let places = ids.iter().map(place).collect();
-        let net = Rc::new(Net {
-            random: sim.workload(1),
-            cut: RefCell::default(),
-            slow: Cell::new(0),
-        });
+        let net =
+            Rc::new(Net { random: sim.workload(1), cut: RefCell::default(), slow: Cell::new(0) });
         let options = Options {
             cluster: Some("simulated".into()),
             election_timeout: Duration::from_millis(150),
@@ -243,9 +240,8 @@ impl Cluster {
 
     /// Which place leads and may decide.
     pub fn leader(&self) -> Option<usize> {
-        (0..self.places.len()).find(|at| {
-            self.voter(*at).is_some_and(|voter| matches!(voter.leading(), Ok(Some(_))))
-        })
+        (0..self.places.len())
+            .find(|at| self.voter(*at).is_some_and(|voter| matches!(voter.leading(), Ok(Some(_)))))
     }
 
     /// Runs until `done`, at most so long.
@@ -300,9 +296,8 @@ impl Cluster {
         let end = self.truth.borrow().acknowledged.values().max().copied().unwrap() + 1;
         self.within(Duration::from_secs(20), "everybody knows", || {
             (0..self.active.get()).for_each(|at| self.start(at));
-            (0..self.active.get()).all(|at| {
-                self.voter(at).is_some_and(|voter| voter.applied().value() >= end)
-            })
+            (0..self.active.get())
+                .all(|at| self.voter(at).is_some_and(|voter| voter.applied().value() >= end))
         });
         let truth = self.truth.borrow();
         for place in &self.places[..self.active.get()] {
@@ -420,7 +415,7 @@ async fn propose(env: SimEnv, quorum: Voter, truth: Rc<RefCell<Truth>>) {
             Err(_) => {}
         }
         drop(turn);
-        env.sleep_until(env.now().after(Duration::from_millis(5))).await;
+        env.sleep_until(env.now().after(Duration::from_millis(12))).await;
     }
 }
 

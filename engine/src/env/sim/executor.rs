@@ -284,10 +284,12 @@ impl Executor {
         let polls_end = self.0.polls.get().saturating_add(self.0.polls_max.get());
         while self.is_alive(group) {
             self.fire_due();
+            // An event may have ended the group; what its tasks held is dropped by then, and must
+            // not look to this future like something that happened in its life.
+            if !self.is_alive(group) {
+                break;
+            }
             let Some(task) = self.pick() else {
-                if !self.is_alive(group) {
-                    break;
-                }
                 let next = self.next_event();
                 self.0.now.set(next.unwrap_or_else(|| self.panic_asleep()));
                 continue;
