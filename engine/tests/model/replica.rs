@@ -1,8 +1,9 @@
-//! What a follower does to its log: batches of leaders as they are, truncation, and a new beginning.
+//! What a follower does to its log: leaders' batches as they are, truncation, and a new beginning.
 
 use engine::batch::{Checked, check_trusted};
 use engine::ids::{LeaderEpoch, Offset};
 use engine::log::{Limit, ReadError, ReplicateError, TruncateError};
+use engine::time::Timestamp;
 use futures_lite::future::zip;
 
 use crate::World;
@@ -168,6 +169,11 @@ impl World {
             for ((base, end, bytes), stood) in split(&bytes).iter().zip(&self.batches[first..]) {
                 assert_eq!((*base, *end), (stood.base, stood.end), "from {from}");
                 assert_eq!(*bytes, stood.bytes, "batch {base}..{end}");
+            }
+            let some = self.batches.get(first).map_or(0, |batch| batch.sent.times[0]);
+            for time in [some, 0] {
+                let found = self.log.find_time(Timestamp(time), Offset::MAX).await;
+                assert!(found.is_ok(), "no damage is reported: {found:?}");
             }
             let _ = self.log.max_time(Offset::MAX).await.expect("no damage is reported");
         }
