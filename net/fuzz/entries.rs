@@ -208,8 +208,8 @@ pub fn check_one(entries: &'static [Entry], data: &[u8]) {
 }
 
 /// A whole frame as it comes from a peer's socket, after its length: decodes the header (of a
-/// client's request, else of a private one) and walks over the body; this must not allocate. Returns the message, its version and its body, if it is answered
-/// in that version.
+/// client's request, else of a private one) and walks over the body; this must not
+/// allocate. Returns the message, its version and its body, if it is answered in that version.
 pub fn walk_frame(data: &[u8]) -> Option<(&'static Entry, i16, &[u8])> {
     let mut reader = Reader::new(data);
     let header = RequestHeader::decode(&mut reader).or_else(|_| {

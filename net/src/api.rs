@@ -83,7 +83,8 @@ pub fn lookup_private(key: i16) -> Option<&'static Api> {
 }
 
 macro_rules! apis {
-    ($(#[$meta:meta])* $table:ident: $($key:literal $name:ident $min:literal..=$max:literal flexible $flexible:literal
+    ($(#[$meta:meta])* $table:ident:
+        $($key:literal $name:ident $min:literal..=$max:literal flexible $flexible:literal
         $(advertise $advertised:literal)?: $about:literal)*) => {
         $(#[$meta])*
         pub static $table: &[Api] = &[$(Api {

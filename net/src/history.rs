@@ -7,9 +7,9 @@
 //!
 //! ## The file
 //!
-//! One JSON object a line, without nesting; fields that are not named here are skipped. Lines of one
-//! client stand in the order in which it did things; clients may be mixed. A last line without its
-//! line feed is dropped, because its writer was killed.
+//! One JSON object a line, without nesting; fields that are not named here are skipped. Lines of
+//! one client stand in the order in which it did things; clients may be mixed.
+//! A last line without its line feed is dropped, because its writer was killed.
 //!
 //! ```json
 //! {"op":"send","client":"a","topic":"t","partition":0,"value":"17","time_ns":1700000000000000000}
@@ -18,20 +18,28 @@
 //! {"op":"end","client":"b","topic":"t","partition":0,"offset":5}
 //! ```
 //!
-//! | op | says | needs |
-//! |---|---|---|
-//! | `send` | a write is about to be tried; before it can be answered | client, topic, value |
-//! | `ack` | it was acknowledged | client, topic, value; offset, partition |
-//! | `fail` | it was refused for certain: no reader may ever see it | client, topic, value |
-//! | `info` | nobody knows; the same as no line at all | client, topic, value |
-//! | `poll` | a reader got a record | client, topic, partition, offset, value |
-//! | `assign` | a reader moves: what it reads next need not follow what it read last; without a partition, in all that it reads | client |
-//! | `end` | a reader that began at the beginning, *after the last fault*, has read up to this exclusive end | client, topic, partition, offset |
-//! | `watermark` | a reader was told this high watermark by ListOffsets (KIP-207; what Fetch tells may fall when the leader changes) | client, topic, partition, offset |
-//! | `commit` | a group's offset was stored | group, topic, partition, offset, time |
-//! | `committed` | a group's offset was told, to a question asked after all earlier lines | the same |
+//! What there is to say, and the fields that it needs:
 //!
-//! * `client`: a name. A producer or consumer that is made anew (after a fatal error) takes another.
+//! * `send` (client, topic, value; partition if known): a write is about to be tried. Before it can
+//!   be answered.
+//! * `ack` (client, topic, value; offset and partition, if told): it was acknowledged.
+//! * `fail` (client, topic, value): it was refused for certain, and no reader may ever see it.
+//! * `info` (client, topic, value): nobody knows; the same as no line at all.
+//! * `poll` (client, topic, partition, offset, value): a reader got a record.
+//! * `assign` (client): a reader moves, and what it reads next need not follow what it read last.
+//!   With topic and partition in that one, without in all that it reads.
+//! * `end` (client, topic, partition, offset): a reader that began at the beginning, *after the
+//!   last fault*, has read up to this exclusive end.
+//! * `watermark` (client, topic, partition, offset): a reader was told this high watermark by
+//!   ListOffsets (KIP-207; what Fetch tells may fall when the leader changes).
+//! * `commit` (group, topic, partition, offset, time): a group's offset was stored.
+//! * `committed` (the same): a group's offset was told, to a question asked after the
+//!   earlier lines.
+//!
+//! And the fields:
+//!
+//! * `client`: a name. A producer or consumer that is made anew (after a fatal error) takes a
+//!   new one.
 //! * `value`: the record, as text; written once per partition, or once per topic where `send` does
 //!   not know the partition.
 //! * `offset`: -1 or absent where a client does not tell it.

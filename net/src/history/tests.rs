@@ -156,6 +156,26 @@ fn an_acknowledged_value_before_one_that_was_read() {
 }
 
 #[test]
+fn how_far_was_read_is_the_furthest_first_place_of_what_was_read() {
+    let unread = ("not-read-to-the-end", 1);
+    // The last of several reads counts.
+    let text = "send a p=0 u\n send a p=0 x\n ack a p=0 x >3\n send a p=0 y\n poll b p=0 u >0";
+    assert_eq!(anomalies(text), [unread]);
+    let found = anomalies(&format!("{text}\n assign b\n poll b p=0 y >4"));
+    assert_eq!(found, [("lost-write", 1), unread]);
+    // Another value in its place is as good as one behind it.
+    let text = "send a p=0 x\n ack a p=0 x >3\n send c p=0 y\n poll b p=0 y >3";
+    assert_eq!(anomalies(text), [("inconsistent-offsets", 1), ("lost-write", 1), unread]);
+    // A value at two places says no more than that the first of them was read.
+    let text = "send a p=0 u\n send a p=0 x\n ack a p=0 x >3\n poll b p=0 u >0\n poll c p=0 u >5";
+    assert_eq!(anomalies(text), [("duplicate", 1), unread]);
+    // Its place in another partition says nothing about this one.
+    let text = "send a p=0 x\n ack a p=0 x >3\n send a p=0 y\n ack a p=0 y >4\n send a u
+        poll b p=0 u >5\n poll b p=1 u >0";
+    assert_eq!(anomalies(text), [("duplicate", 1), ("lost-write", 2), unread]);
+}
+
+#[test]
 fn an_acknowledged_value_that_the_last_reader_does_not_get() {
     let text = |answer: &str, read: &str| {
         anomalies(&format!("send a p=0 x\n {answer}\n {read}\n end b p=0 >9"))
@@ -235,6 +255,9 @@ fn values_in_another_order_than_sent() {
     assert_eq!(text("send a p=0 y\n send c p=0 x\n send a p=0 z"), []);
     let with = "send a p=0 x\n send a p=0 v\n send a p=0 y\n send a p=0 w\n fail a p=0 w";
     assert_eq!(text(&format!("{with}\n send a p=0 z")), []);
+    // What should not be there at all has no order.
+    let refused = "send a p=0 x\n send a p=0 w\n fail a p=0 w\n poll b p=0 w >0\n poll b p=0 x >1";
+    assert_eq!(anomalies(refused), [("G1a", 1)]);
     // Sent without saying where: the order is that of the partition where it came to be.
     assert_eq!(text("send a y\n send a x\n send a z"), [("nonmonotonic-send", 1)]);
     assert_eq!(anomalies("send a y\n send a x\n poll b p=0 x >0\n poll b p=1 y >1"), []);

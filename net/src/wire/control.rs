@@ -1,7 +1,7 @@
 //! Control (key 10,001, ours): a broker asks the active controller to decide something.
 //!
-//! Version 0, flexible. Only on listeners of peers ([`crate::api::PRIVATE`]). Request and answer are
-//! the controller's own (`coordinator::controller`) and are not looked at here.
+//! Version 0, flexible. Only on listeners of peers ([`crate::api::PRIVATE`]). Request and answer
+//! are the controller's own (`coordinator::controller`) and are not looked at here.
 
 use std::borrow::Cow;
 

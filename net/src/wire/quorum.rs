@@ -1,7 +1,7 @@
 //! Quorum (key 10,000, ours): a message of the agreement on metadata, between coordinators.
 //!
-//! Version 0, flexible. Only on listeners of peers ([`crate::api::PRIVATE`]). What is inside belongs
-//! to `coordinator::quorum` and is not looked at here.
+//! Version 0, flexible. Only on listeners of peers ([`crate::api::PRIVATE`]). What is inside
+//! belongs to `coordinator::quorum` and is not looked at here.
 
 use std::borrow::Cow;
 
