@@ -4,7 +4,7 @@
 //! compared with what they get, and in the end with everything that is there.
 //!
 //! `scripts/sim --seed N` shows one seed, one line per event; `--seeds A..B` tries many. Environment:
-//! `SIM_FIRST_SEED`, `SIM_SEEDS`, `SIM_SHOW`.
+//! `SIM_FIRST_SEED`, `SIM_SEEDS`, `SIM_SHOW` (the level of the log lines that are shown).
 
 #[path = "sim_broker/consumer.rs"]
 mod consumer;
