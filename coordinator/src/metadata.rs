@@ -236,9 +236,10 @@ impl Published {
     /// Waits until a pending image is committed, or until there is another to wait for.
     async fn wait(&self) -> Result<(), Closed> {
         let seen = self.work.value();
-        let pending = self.pending.borrow();
-        let first = pending.front().map(|(image, commit)| (commit.clone(), image.offset()));
-        drop(pending);
+        let first = {
+            let pending = self.pending.borrow();
+            pending.front().map(|(image, commit)| (commit.clone(), image.offset()))
+        };
         if let Some((commit, end)) = first
             && commit.reach(end).await.is_ok()
         {
