@@ -176,9 +176,144 @@ impl<E: Env> Metadata<E> {
 
     /// Ends it in good order: requests that wait are told, what was appended is synced.
     pub async fn close(&self) -> std::io::Result<()> {
+<<<<<<< HEAD
         self.0.control.stop();
         self.0.published.close();
         self.0.quorum.close().await
+=======
+        self.0.runtime.stop();
+        self.0.published.work.close();
+        self.0.gate.close().await;
+        self.0.published.offset.close();
+        self.0.journal.close().await
+    }
+}
+
+async fn open_journal<E: Env>(
+    env: &E,
+    dir: &Path,
+    me: BrokerId,
+    shared: &Shared,
+) -> Result<(Journal<E>, bool), OpenError> {
+    let config = LogConfig {
+        segment_bytes: SEGMENT_BYTES,
+        segment_ms: u64::MAX,
+        retention_ms: None,
+        retention_bytes: None,
+        flush_messages: 1,
+        message_bytes_max: BATCH_BYTES_MAX,
+        ..LogConfig::default()
+    };
+    let (log, recovered) = Log::open(env, dir, METADATA_LOG, Rc::new(config), shared).await?;
+    // A killed process may have made files whose names are not durable yet; the log found them and
+    // builds on them.
+    env.sync_dir(dir).await?;
+    if let Some((segment, position)) = recovered.cut {
+        tracing::info!(%segment, position, "cut a torn end of the metadata log");
+    }
+    // Terms come with the quorum; a single controller has one.
+    let partition = Partition::lead(env, log, me, LeaderEpoch(0), &[me]);
+    Ok((Journal::new(partition), recovered.created))
+}
+
+impl Published {
+    fn new(controller: BrokerId) -> Published {
+        Published {
+            controller,
+            pending: RefCell::default(),
+            work: Watch::new(0),
+            newest: RefCell::new(Arc::new(Image::empty())),
+            offset: Watch::new(0),
+        }
+    }
+
+    /// The machine's state has changed; what it is now may be published when it is committed.
+    fn saw(&self, seeing: Seeing<'_, Controller>) {
+        let mut pending = self.pending.borrow_mut();
+        if seeing.replayed {
+            pending.clear();
+        }
+        let image = Image::new(seeing.hard.clone(), seeing.end, Some(self.controller));
+        pending.push_back((image, seeing.commit));
+        drop(pending);
+        self.work.raise(self.work.value() + 1);
+    }
+
+    /// Publishes the newest pending image that is committed.
+    fn publish_committed(&self) {
+        let mut pending = self.pending.borrow_mut();
+        let mut newest = None;
+        while let Some((image, commit)) = pending.front()
+            && commit.is_reached(image.offset())
+        {
+            newest = pending.pop_front();
+        }
+        drop(pending);
+        let Some((image, _)) = newest else { return };
+        assert!(image.offset() >= self.newest.borrow().offset(), "images do not go back");
+        let offset = image.offset().value();
+        *self.newest.borrow_mut() = Arc::new(image);
+        self.offset.raise(offset);
+    }
+
+    /// Waits until a pending image is committed, or until there is another to wait for.
+    async fn wait(&self) -> Result<(), Closed> {
+        let seen = self.work.value();
+        let first = {
+            let pending = self.pending.borrow();
+            pending.front().map(|(image, commit)| (commit.clone(), image.offset()))
+        };
+        if let Some((commit, end)) = first
+            && commit.reach(end).await.is_ok()
+        {
+            return Ok(());
+        }
+        // Nothing to wait for, or what there was will never be: the next replay says what is.
+        self.work.reach(seen + 1).await
+    }
+}
+
+/// Publishes images as they are committed, and takes a snapshot when the log has grown enough.
+async fn publish<E: Env>(inner: Rc<Inner<E>>) {
+    while inner.published.wait().await.is_ok() && !inner.published.work.is_closed() {
+        inner.published.publish_committed();
+        if inner.snapshot_due()
+            && let Some(pass) = inner.gate.enter()
+        {
+            let writing = inner.clone();
+            inner.env.spawn(Queue::Background, async move {
+                writing.snapshot().await;
+                drop(pass);
+            });
+        }
+    }
+}
+
+impl<E: Env> Inner<E> {
+    /// Whether enough was appended since the last snapshot, and none is being written.
+    fn snapshot_due(&self) -> bool {
+        let appended = self.journal.appended_bytes();
+        let new = appended - self.counted.replace(appended);
+        self.since_snapshot.set(self.since_snapshot.get() + new);
+        self.since_snapshot.get() >= self.snapshot_bytes && self.gate.inside() == 0
+    }
+
+    /// Writes a snapshot of the newest image, then lets go of what two snapshots cover.
+    async fn snapshot(&self) {
+        let image = self.published.newest.borrow().clone();
+        self.since_snapshot.set(0);
+        match self.store.save(image.cluster(), image.offset()).await {
+            Ok(covered) => {
+                self.runtime.rebase(image.cluster().clone(), image.offset());
+                if let Err(error) = self.journal.forget_before(covered).await {
+                    tracing::warn!(%error, "metadata records that a snapshot covers stay");
+                }
+                tracing::info!(offset = %image.offset(), "took a snapshot of the metadata");
+            }
+            // The log holds everything; the next attempt is as far away as the next snapshot.
+            Err(error) => tracing::warn!(%error, "no snapshot of the metadata was taken"),
+        }
+>>>>>>> main
     }
 }
 
