@@ -2,8 +2,8 @@
 //!
 //! A partition log on one device. What this crate promises: offsets are contiguous; what
 //! [`log::Log::append`] returned can be read in that order; after a crash the log is a prefix of
-//! what was appended, at least up to the last completed sync (power) or write (process). What it
-//! must not know: topics' names, leaders, clients, sockets.
+//! what was appended, at least up to the last completed sync (power) or write (process); what was
+//! truncated stays away. What it must not know: topics' names, leaders, clients, sockets.
 //!
 //! ## What it promises
 //!
@@ -14,6 +14,7 @@
 //! | either, during recovery | the same; opening is repeatable |
 //! | a write or sync fails | nothing is acknowledged any more, in the whole directory |
 //! | the device is full | what was not written is given up and its writers are told; the rest stays readable, and appending goes on when there is room |
+//! | any of these, while the end is taken back | a prefix of the old log, at least as long as the new one; once that has ended, the new one |
 //! | stored bits flip | the damage is reported with its position, never served and never cut; checkpoints and indexes are rebuilt |
 //!
 //! And always: what was deleted stays deleted, a retry of an idempotent producer is recognised, a
@@ -25,7 +26,8 @@
 //! ## Map
 //!
 //! * [`log`]: the log. Its tail in memory, its writer (one write in flight is the group commit),
-//!   reading, recovery, retention. Start here; the drawing of the offsets is in it.
+//!   reading, recovery, retention, and what a follower needs: appending what a leader wrote, and
+//!   truncation. Start here; the drawing of the offsets is in it.
 //! * [`batch`]: Kafka's record batch v2, the only record format, as a checked view over bytes.
 //!   Bytes on the wire are bytes on disk.
 //! * [`segment`]: one file of a log and its index, which is rebuilt and never trusted.

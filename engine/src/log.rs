@@ -421,9 +421,11 @@ impl<E: Env> Log<E> {
                 stored
             }
             Status::Closing => {
-                let synced = self.synced();
-                // Only its end is waited for.
-                let _ = synced.reach(u64::MAX).await;
+                // Only the end is waited for; the watch may be replaced on the way.
+                while self.0.state.borrow().status == Status::Closing {
+                    let synced = self.synced();
+                    let _ = synced.reach(u64::MAX).await;
+                }
                 Ok(())
             }
             Status::Failed => Err(io::Error::other(AppendError::DiskFailed)),

@@ -14,6 +14,8 @@ mod faults;
 mod mutants;
 #[path = "crash/promise.rs"]
 mod promise;
+#[path = "crash/replica.rs"]
+mod replica;
 #[path = "crash/seeds.rs"]
 mod seeds;
 #[path = "crash/workload.rs"]

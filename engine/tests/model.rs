@@ -1,5 +1,6 @@
 //! A log against a plain list of batches: whatever is appended, replicated, read, looked up,
-//! deleted, truncated, rolled, flushed and reopened, both agree. Crashes are the matter of `crash.rs`; here nothing fails.
+//! deleted, truncated, rolled, flushed and reopened, both agree. Crashes are the matter of
+//! `crash.rs`; here nothing fails.
 //!
 //! `MODEL_SEEDS` says how many seeds are tried, `MODEL_FIRST_SEED` with which they begin.
 

@@ -46,7 +46,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 12] = [
+    pub const ALL: [Mutant; 18] = [
         Mutant::SkipSync,
         Mutant::AnswerEarly,
         Mutant::IgnoreFailedSync,
@@ -59,5 +59,11 @@ impl Mutant {
         Mutant::KeepGivenUp,
         Mutant::TrustIndex,
         Mutant::ForgetProducers,
+        Mutant::CutUnsynced,
+        Mutant::CutForwards,
+        Mutant::CheckpointBeyondCut,
+        Mutant::KeepCutEpochs,
+        Mutant::KeepCutProducers,
+        Mutant::ForgetCut,
     ];
 }

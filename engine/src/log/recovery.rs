@@ -273,6 +273,10 @@ impl<'a, E: Env> Scan<'a, E> {
         let first = self.segments[0].base;
         self.end = first;
         let Some(c) = checkpoint else { return Ok(0) };
+        if c.offset < c.log_start && first == self.start {
+            // It was truncated to nothing, and an earlier opening began anew.
+            return Ok(0);
+        }
         if first > Offset::new(c.offset) {
             return Err(self.gap(Offset::new(c.offset), first));
         }

@@ -10,6 +10,9 @@ use futures_lite::future::{poll_once, zip};
 
 use crate::{filled, sleep};
 
+/// What the kernel says of a descriptor that is not open for writing.
+const EBADF: i32 = 9;
+
 async fn create<E: Env>(env: &E, dir: &std::path::Path) -> E::File {
     env.open(&dir.join("a"), Open::Create).await.unwrap()
 }
@@ -283,9 +286,11 @@ pub async fn a_file_for_reading_refuses_changes<E: Env>(env: E, dir: PathBuf) {
     let file = create(&env, &dir).await;
     file.write_at(filled(&env, 4_096, 1), 0, Persist::Written).await.unwrap();
     let reader = env.open(&dir.join("a"), Open::Read).await.unwrap();
-    // `Persist::Synced` is left out: on io_uring its second descriptor is opened for writing.
-    let write = reader.write_at(filled(&env, 4_096, 2), 0, Persist::Written);
-    assert!(write.await.is_err());
+    for persist in [Persist::Written, Persist::Synced, Persist::Written] {
+        let write = reader.write_at(filled(&env, 4_096, 2), 0, persist);
+        let error = write.await.expect_err("it was opened for reading");
+        assert_eq!(error.raw_os_error(), Some(EBADF), "{persist:?}: {error}");
+    }
     assert!(reader.truncate(0).await.is_err());
     assert!(reader.allocate(0, 8_192).await.is_err());
     assert_eq!(*reader.read_at(0, 8_192).await.unwrap(), [1; 4_096]);

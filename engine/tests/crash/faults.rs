@@ -163,6 +163,7 @@ pub fn fail(seed: u64, mutant: Option<Mutant>) -> Kept {
         OpKind::Truncate,
         OpKind::Create,
         OpKind::SyncDir,
+        OpKind::Remove,
     ];
     let kind = kinds[random.below(kinds.len() as u64) as usize];
     let full_at_sync = kind == OpKind::Sync && random.chance(1, 3);
@@ -178,6 +179,11 @@ pub fn fail(seed: u64, mutant: Option<Mutant>) -> Kept {
         for _ in 0..3 * STEPS {
             let refused = life.append_one()?;
             life.wait(&random).await;
+            // One that failed half way is the last.
+            let takes_back = world.promise.borrow().taking_back.is_none() && random.chance(1, 6);
+            if takes_back {
+                life.truncate().await?;
+            }
             let durable = (life.log.written().value(), life.log.synced().value());
             let before = *at_failure.get_or_insert(durable);
             if shared.disk.failed().is_none() {
@@ -354,7 +360,7 @@ impl Life {
         }
     }
 
-    async fn pause(&self, micros: u64) {
+    pub async fn pause(&self, micros: u64) {
         self.env.sleep_until(self.env.now().after(Duration::from_micros(micros))).await;
     }
 }

@@ -42,12 +42,12 @@ fn scenario(mutant: Mutant) -> (&'static str, Scenario) {
 fn every_bug_on_purpose_is_found() {
     let seeds = number("MUTANT_SEEDS", 1_000);
     let mut survivors = Vec::new();
-    println!("{:<18}{:<12}{:>5}  broken promise", "bug on purpose", "found by", "seed");
+    println!("{:<20}{:<12}{:>5}  broken promise", "bug on purpose", "found by", "seed");
     for mutant in Mutant::ALL {
         let (name, run) = scenario(mutant);
         match first_failure(0, seeds, |seed| run(seed, Some(mutant))) {
             Err((seed, how)) => {
-                println!("{:<18}{name:<12}{seed:>5}  {how}", format!("{mutant:?}"));
+                println!("{:<20}{name:<12}{seed:>5}  {how}", format!("{mutant:?}"));
             }
             Ok(_) => survivors.push(mutant),
         }

@@ -10,6 +10,7 @@ use engine::config::LogConfig;
 use engine::env::sim::{End, SimEnv};
 use engine::ids::{LeaderEpoch, Offset, PartitionIndex, TopicId, TopicPartition};
 use engine::log::{Limit, Log, OpenError, Recovered, Shared};
+use engine::time::Timestamp;
 
 use crate::batches::{Sent, Stored, split};
 
@@ -28,6 +29,11 @@ pub enum Invariant {
     DeletedStaysDeleted,
     /// Nothing goes that nobody asked to delete.
     OnlyDeletedGoes,
+    /// What was truncated does not come back, not even beside what was appended instead.
+    TruncatedStaysAway,
+    /// A truncation takes back the batches that reach its offset and no others, and does not
+    /// refuse without a reason.
+    TruncatesToTheBatch,
     /// A retry of an idempotent producer is recognised, and its next batch taken.
     RetriesAreRecognised,
     /// The leader epochs are those of the batches.
@@ -67,11 +73,26 @@ pub fn ensure(holds: bool, invariant: Invariant, how: impl FnOnce() -> String) -
     if holds { Ok(()) } else { broken(invariant, how()) }
 }
 
+/// A truncation that nobody has seen the end of.
+#[derive(Clone, Copy, Debug)]
+pub enum TakingBack {
+    /// Every batch that reaches this offset.
+    From(u64),
+    /// Everything; then the log starts at `at`.
+    All { at: u64 },
+}
+
 /// What happened so far, as a client knows it.
 #[derive(Default)]
 pub struct Promise {
-    /// Everything that was appended and not reported as given up, deleted or not.
+    /// Everything that was appended and not reported as given up or truncated, deleted or not.
     pub batches: Vec<Stored>,
+    /// Where the log ends without any.
+    pub origin: u64,
+    /// Until it ends, anything from nothing to all of it may have been done.
+    pub taking_back: Option<TakingBack>,
+    /// Batches that are certainly truncated.
+    pub truncated: Vec<Stored>,
     /// By producer: positions of its batches in `batches`.
     pub producers: BTreeMap<i64, Vec<usize>>,
     /// By producer: from which position on retries are recognised. What was given up had pushed
@@ -89,7 +110,7 @@ pub type Shown = Rc<RefCell<Promise>>;
 
 impl Promise {
     pub fn end(&self) -> u64 {
-        self.batches.last().map_or(0, |last| last.end)
+        self.batches.last().map_or(self.origin, |last| last.end)
     }
 
     pub fn next_sequence(&self, producer: i64) -> i32 {
@@ -103,10 +124,56 @@ impl Promise {
     /// A batch was appended at the end.
     pub fn on_append(&mut self, sent: &Sent) {
         let stored = sent.stored(Offset::new(self.end()), LeaderEpoch(self.epoch));
-        if let Some((id, _)) = sent.producer {
+        self.note(stored);
+    }
+
+    /// It stands at the end now.
+    pub fn note(&mut self, stored: Stored) {
+        if let Some((id, _)) = stored.sent.producer {
             self.producers.entry(id).or_default().push(self.batches.len());
         }
         self.batches.push(stored);
+    }
+
+    /// A truncation to `to` has ended; the log starts at `start`.
+    pub fn truncated(&mut self, to: u64, start: u64) {
+        self.taking_back = None;
+        let kept = self.batches.partition_point(|batch| batch.end <= to);
+        if kept == self.batches.len() {
+            return;
+        }
+        let end = self.batches[..kept].last().map_or(self.origin, |last| last.end);
+        if end < start {
+            return self.begin_at(start);
+        }
+        self.forget_windows(end, start);
+        let gone = self.truncate_to(end);
+        self.truncated.extend(gone);
+    }
+
+    /// Producers were brought back to `end` of a log that starts at `start`: retries are
+    /// recognised as far as they were then, and where producers are read back, what was deleted
+    /// cannot be.
+    fn forget_windows(&mut self, end: u64, start: u64) {
+        let readable = self.batches.partition_point(|batch| batch.base < start);
+        for (&id, of) in &self.producers {
+            let known = self.recognised.entry(id).or_default();
+            *known = readable.max(*known);
+            if of.last().is_some_and(|&at| self.batches[at].end > end) {
+                *known = of[of.len().saturating_sub(5)].max(*known);
+            }
+        }
+    }
+
+    /// The log is empty now, and starts at `at`.
+    pub fn begin_at(&mut self, at: u64) {
+        self.taking_back = None;
+        self.truncated.append(&mut self.batches);
+        self.producers.clear();
+        self.recognised.clear();
+        (self.origin, self.written, self.synced) = (at, at, at);
+        // Somebody may be about to delete.
+        (self.deleted, self.delete_asked) = (at, at.max(self.delete_asked));
     }
 
     /// What a log that still runs, or ran until just now, reports as durable.
@@ -115,42 +182,74 @@ impl Promise {
         self.synced = self.synced.max(log.synced().value());
     }
 
-    /// The log ends at `end` now.
-    pub fn truncate_to(&mut self, end: u64) {
-        self.batches.retain(|batch| batch.end <= end);
-        let left = self.batches.len();
+    /// The log ends at `end` now. Answers what goes.
+    fn truncate_to(&mut self, end: u64) -> Vec<Stored> {
+        let left = self.batches.partition_point(|batch| batch.end <= end);
+        let gone = self.batches.split_off(left);
         self.producers.values_mut().for_each(|of| of.retain(|&at| at < left));
         (self.written, self.synced) = (self.written.min(end), self.synced.min(end));
+        gone
     }
 
     /// What is not written was given up: the log ends at `end` now.
     pub fn give_up(&mut self, end: u64) {
-        for (&id, of) in &self.producers {
-            if of.last().is_some_and(|&at| self.batches[at].end > end) {
-                let first = of[of.len().saturating_sub(5)];
-                let known = self.recognised.entry(id).or_default();
-                *known = first.max(*known);
-            }
-        }
-        self.truncate_to(end);
+        self.forget_windows(end, 0);
+        drop(self.truncate_to(end));
     }
 
     /// The least end that a log may have after a crash of this kind.
     pub fn least_end(&self, end: End) -> u64 {
-        match end {
+        let durable = match end {
             End::Kill => self.written,
             End::PowerCut => self.synced,
+        };
+        match self.taking_back {
+            Some(TakingBack::From(to)) => {
+                let kept = self.batches.iter().rfind(|batch| batch.end <= to);
+                durable.min(kept.map_or(self.origin, |last| last.end))
+            }
+            Some(TakingBack::All { .. }) => 0,
+            None => durable,
         }
+    }
+
+    /// A truncation was under way: it may have left nothing.
+    fn on_taken_back(&mut self, log: &Log<SimEnv>) {
+        let (start, end) = (log.start().value(), log.end().value());
+        match self.taking_back {
+            Some(TakingBack::All { at }) if start == end && end == at => self.begin_at(at),
+            Some(_) if start == end && (start..=self.delete_asked).contains(&end) => {
+                // Everything was deleted, or what was left of it was truncated.
+                let knows = |id| log.with_producers(|all| all.active().any(|one| one.id.0 == id));
+                if self.producers.keys().any(|&id| knows(id)) {
+                    return;
+                }
+                let (deleted, asked) = (self.deleted, self.delete_asked);
+                self.begin_at(end);
+                (self.deleted, self.delete_asked) = (deleted, asked);
+            }
+            Some(TakingBack::From(to)) => {
+                let kept = self.batches.iter().rfind(|batch| batch.end <= to);
+                self.forget_windows(kept.map_or(self.origin, |last| last.end), start);
+            }
+            Some(TakingBack::All { .. }) => self.forget_windows(u64::MAX, start),
+            None => {}
+        }
+        self.taking_back = None;
     }
 
     /// Compares a log that was opened after a crash; from then on it is what counts.
     pub async fn check(&mut self, log: &Log<SimEnv>, least_end: u64) -> Kept {
         use Invariant::*;
         let (start, end) = (log.start().value(), log.end().value());
+        let truncating = self.taking_back.is_some();
+        self.on_taken_back(log);
         ensure(end >= least_end, AckedIsNeverLost, || {
             format!("the log ends at {end}, {least_end} was reported durable")
         })?;
-        let boundary = end == 0 || self.batches.iter().any(|batch| batch.end == end);
+        let boundary = end == self.origin || self.batches.iter().any(|batch| batch.end == end);
+        let back = !boundary && self.truncated.iter().any(|batch| batch.end == end);
+        ensure(!back, TruncatedStaysAway, || format!("the log ends at {end}"))?;
         // A log of which everything was deleted ends where that did.
         ensure(boundary, LogIsAPrefix, || format!("no batch ends at {end}"))?;
         ensure(start >= self.deleted, DeletedStaysDeleted, || {
@@ -163,10 +262,12 @@ impl Promise {
         ensure(durable == (end, end), AckedIsNeverLost, || {
             format!("opened at {end}, durable up to {durable:?}")
         })?;
-        self.truncate_to(end);
+        let gone = self.truncate_to(end);
+        self.truncated.extend(gone.into_iter().filter(|_| truncating));
         (self.written, self.synced) = (end, end);
         self.deleted = start;
         self.check_content(log).await?;
+        self.check_times(log).await?;
         self.check_epochs(log)?;
         self.check_retries(log)
     }
@@ -197,7 +298,12 @@ impl Promise {
         for (base, end, bytes) in split(bytes) {
             let same =
                 expected.next().is_some_and(|batch| batch.base == base && batch.bytes == bytes);
-            ensure(same, Invariant::LogIsAPrefix, || {
+            let back = !same && self.truncated.iter().any(|batch| batch.bytes == bytes);
+            let invariant = match back {
+                true => Invariant::TruncatedStaysAway,
+                false => Invariant::LogIsAPrefix,
+            };
+            ensure(same, invariant, || {
                 format!("batch {base}..{end} is not what was appended there")
             })?;
         }
@@ -210,7 +316,30 @@ impl Promise {
         records.filter(|(at, _)| *at >= start).find(|(_, at)| **at >= time).map(|(at, _)| at)
     }
 
-    fn check_epochs(&self, log: &Log<SimEnv>) -> Kept {
+    /// Records are found by their time; the saved indexes are hints for that.
+    async fn check_times(&self, log: &Log<SimEnv>) -> Kept {
+        let (start, end) = (log.start().value(), log.end());
+        let readable = self.batches.iter().filter(|batch| batch.base >= start);
+        for batch in readable.rev().step_by(3).take(2) {
+            let time = batch.sent.times[0];
+            let found = log.find_time(Timestamp(time), end).await;
+            let expected = self.first_at(start, time);
+            let same = matches!(&found, Ok(Some(found)) if Some(found.offset.value()) == expected);
+            ensure(same, Invariant::HintsAreRebuilt, || {
+                format!("time {time}: {found:?} instead of {expected:?}")
+            })?;
+        }
+        Ok(())
+    }
+
+    pub fn check_epochs(&self, log: &Log<SimEnv>) -> Kept {
+        let latest = log.with_epochs(|epochs| epochs.latest());
+        // The epoch of what was deleted last stays known, at the start.
+        let (start, end) = (log.start(), log.end());
+        let fits = latest.is_none_or(|e| e.start < end || (start, e.start) == (end, end));
+        ensure(fits, Invariant::EpochsAreTheBatches, || {
+            format!("{latest:?} has nothing in a log that ends at {}", log.end())
+        })?;
         for batch in self.batches.iter().filter(|batch| batch.base >= log.start().value()) {
             let known = log.with_epochs(|epochs| epochs.epoch_at(Offset::new(batch.base)));
             ensure(known == Some(batch.epoch), Invariant::EpochsAreTheBatches, || {

@@ -1,10 +1,10 @@
 //! A small life of a log, drawn from a seed: appends of several producers, waits, flushes, reads,
-//! retention, DeleteRecords and checkpoints, some of them at the same time.
+//! retention, DeleteRecords and checkpoints, some of them at the same time. Half of the logs belong
+//! to a replica that follows now and then (see `replica`).
 
 use std::cell::RefCell;
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Duration;
 
 use engine::cache::BlockBudget;
 use engine::config::LogConfig;
@@ -14,7 +14,7 @@ use engine::ids::{LeaderEpoch, Offset};
 use engine::log::{AppendError, Bounds, Disk, Limit, Log, Mutant, Shared};
 
 use crate::batches::{Sent, Shape};
-use crate::promise::{Broken, Invariant, Kept, Shown, ensure, open};
+use crate::promise::{Broken, Invariant, Kept, Shown, TakingBack, ensure, open};
 
 /// One log on one machine, through all its lives.
 pub struct World {
@@ -23,6 +23,7 @@ pub struct World {
     pub config: LogConfig,
     pub bounds: Bounds,
     pub held_bytes: usize,
+    follows: bool,
     pub promise: Shown,
     /// The log of the life that runs, or ran until just now.
     pub log: Rc<RefCell<Option<Log<SimEnv>>>>,
@@ -36,7 +37,9 @@ pub struct Life {
     pub env: SimEnv,
     pub log: Log<SimEnv>,
     pub promise: Shown,
-    random: Rc<Random>,
+    pub random: Rc<Random>,
+    /// It follows other leaders, too.
+    follows: bool,
     found: Rc<RefCell<Option<Broken>>>,
 }
 
@@ -75,6 +78,7 @@ impl World {
             config,
             bounds,
             held_bytes,
+            follows: random.chance(1, 2),
             promise: Rc::default(),
             log: Rc::default(),
             found: Rc::default(),
@@ -91,7 +95,7 @@ impl World {
         *self.log.borrow_mut() = Some(log.clone());
         let random = Rc::new(self.sim.workload(stream));
         let (promise, found) = (self.promise.clone(), self.found.clone());
-        Life { env: env.clone(), log, promise, random, found }
+        Life { env: env.clone(), log, promise, random, follows: self.follows, found }
     }
 
     /// Runs the first life, as far as it comes. The answer is whether it came to its end.
@@ -122,11 +126,25 @@ impl World {
 
 impl Life {
     pub async fn step(&self) -> Kept {
-        match self.random.below(16) {
+        match self.random.below(if self.follows { 22 } else { 16 }) {
+            // What it leads to is not known before it has ended.
+            0..7 | 16..19 if self.promise.borrow().taking_back.is_some() => {
+                self.pause(500).await;
+            }
             0..7 => self.append()?,
+            16..19 => self.append_replicated()?,
+            19..22 if self.promise.borrow().taking_back.is_none() => {
+                let (life, all) = (self.clone(), self.random.chance(1, 6));
+                // Nothing yet, but no other one begins and nothing is appended.
+                self.promise.borrow_mut().taking_back = Some(TakingBack::From(u64::MAX));
+                self.beside(async move {
+                    if all { life.restart().await } else { life.truncate().await }
+                })
+                .await?;
+            }
             7..9 => {
-                let (end, written) = (self.promise.borrow().end(), self.log.written());
-                let _ = written.reach(end).await;
+                let (end, written) = (self.log.end(), self.log.written());
+                let _ = written.reach(end.value()).await;
             }
             9 => drop(self.log.flush().await),
             10 => self.read().await?,
@@ -143,10 +161,7 @@ impl Life {
                 self.beside(async move { life.tend().await }).await?;
             }
             14 => self.promise.borrow_mut().epoch += 1,
-            _ => {
-                let pause = Duration::from_micros(self.random.below(2_000));
-                self.env.sleep_until(self.env.now().after(pause)).await;
-            }
+            _ => self.pause(self.random.below(2_000)).await,
         }
         Ok(())
     }
@@ -221,8 +236,8 @@ impl Life {
         let limit = Limit { bytes_max, bound: Offset::new(watermark), at_least_one: true };
         let bytes: Vec<u8> = match self.log.read(from, limit).await {
             Ok(chunk) => chunk.slices.iter().flat_map(|slice| slice.to_vec()).collect(),
-            // Deleted meanwhile.
-            Err(_) if from < self.log.start() => return Ok(()),
+            // Deleted or truncated meanwhile.
+            Err(_) if from < self.log.start() || from > self.log.end() => return Ok(()),
             Err(error) => {
                 let how = format!("reading from {from}: {error}");
                 return Err(Broken { invariant: Invariant::LogIsAPrefix, how });

@@ -1,8 +1,9 @@
-//! What a follower does to its log: batches of leaders as they are, truncation, and a new beginning.
+//! What a follower does to its log: leaders' batches as they are, truncation, and a new beginning.
 
 use engine::batch::{Checked, check_trusted};
 use engine::ids::{LeaderEpoch, Offset};
 use engine::log::{Limit, ReadError, ReplicateError, TruncateError};
+use engine::time::Timestamp;
 use futures_lite::future::zip;
 
 use crate::World;
@@ -73,12 +74,24 @@ impl World {
         self.on_truncated(to);
         assert_eq!(truncated.unwrap().value(), self.end(), "truncated to {to} in {start}..{end}");
         let fell = self.end() < end;
+        let latest = self.log.with_epochs(|epochs| epochs.latest());
+        assert!(latest.is_none_or(|e| e.start.value() < self.end()), "{latest:?} (KAFKA-10706)");
         assert!(watches.iter().all(|watch| watch.is_closed() == fell), "{end} fell: {fell}");
         if fell {
+            self.check_no_index_is_left();
             assert_eq!(self.log.synced().value(), self.end(), "all that is left is durable");
         }
         // Another leader goes on from here.
         self.epoch.0 += 1;
+    }
+
+    /// A saved index is a hint that is true of the segment as it was: it goes with the cut.
+    fn check_no_index_is_left(&self) {
+        let files = self.env.node().disk().files();
+        let last = files.iter().rfind(|path| path.ends_with(".log")).expect("the active one");
+        let active = last.replace(".log", ".index");
+        let left = files.iter().find(|path| path.ends_with(".index") && **path >= active);
+        assert_eq!(left, None, "the last segment is {last}");
     }
 
     fn on_truncated(&mut self, to: u64) {
@@ -156,6 +169,11 @@ impl World {
             for ((base, end, bytes), stood) in split(&bytes).iter().zip(&self.batches[first..]) {
                 assert_eq!((*base, *end), (stood.base, stood.end), "from {from}");
                 assert_eq!(*bytes, stood.bytes, "batch {base}..{end}");
+            }
+            let some = self.batches.get(first).map_or(0, |batch| batch.sent.times[0]);
+            for time in [some, 0] {
+                let found = self.log.find_time(Timestamp(time), Offset::MAX).await;
+                assert!(found.is_ok(), "no damage is reported: {found:?}");
             }
             let _ = self.log.max_time(Offset::MAX).await.expect("no damage is reported");
         }

@@ -73,6 +73,8 @@ impl Deref for UringRead {
 pub struct UringFile {
     env: UringEnv,
     device: Device,
+    /// Whether it was opened for writing, too.
+    writable: bool,
     /// The same file opened with `O_DSYNC`: one operation writes and flushes.
     synced: OnceCell<Device>,
 }
@@ -112,7 +114,7 @@ pub(super) async fn open(env: &UringEnv, path: &Path, how: Open) -> io::Result<U
     } else {
         Device::Paged(plain)
     };
-    Ok(UringFile { env: env.clone(), device, synced: OnceCell::new() })
+    Ok(UringFile { env: env.clone(), device, writable: how != Open::Read, synced: OnceCell::new() })
 }
 
 /// Another descriptor of the same open file, whatever its name is by now.
@@ -141,7 +143,7 @@ impl UringFile {
     /// The descriptor whose writes are flushed, opened when first needed; `None` if it cannot be.
     async fn synced(&self) -> io::Result<Option<&Device>> {
         if self.synced.get().is_none() && self.env.0.proc_fd {
-            let device = reopen(self.device.fd(), self.is_direct(), true, O_DSYNC).await?;
+            let device = reopen(self.device.fd(), self.is_direct(), self.writable, O_DSYNC).await?;
             // Another write may have been faster; both descriptors are the same to us.
             drop(self.synced.set(device));
         }
