@@ -12,7 +12,7 @@ use futures_lite::future;
 use crate::connection::inbox::{Inbox, InboxError};
 use crate::env::{NetEnv, Stream};
 use crate::frame::Frame;
-use crate::wire::{DecodeError, Encoded, Message, Request, decode_response};
+use crate::wire::{DecodeError, Encoded, Message, Request, decode_response, encode_request};
 
 /// Longest answer, in bytes: a snapshot of a large cluster fits.
 const ANSWER_BYTES_MAX: usize = 512 << 20;
@@ -87,7 +87,7 @@ impl<E: NetEnv> Link<E> {
     ) -> Result<i32, LinkError> {
         let number = self.next;
         self.next = self.next.wrapping_add(1);
-        let frame: Encoded = request.encode(version, number, Some("ringbolt"));
+        let frame: Encoded = encode_request(request, version, number, Some("ringbolt"));
         self.stream.write_all(&[IoSlice::new(&frame.into_bytes())]).await?;
         Ok(number)
     }
