@@ -79,6 +79,14 @@ impl<E: NetEnv> Link<E> {
         in_time(&env, within, calling).await
     }
 
+    /// Whether it still stands, and nothing has come that nobody asked for.
+    pub async fn is_quiet(&self) -> bool {
+        let mut byte = [0];
+        let mut read = std::pin::pin!(self.stream.read(&mut byte));
+        // A read that is dropped has taken nothing.
+        future::poll_once(&mut read).await.is_none() && self.inbox.is_empty()
+    }
+
     /// Sends a request; answers come in the order of the requests.
     pub async fn send<'q, R: Request<'q>>(
         &mut self,
