@@ -31,7 +31,7 @@ use crate::wire::fetch::FetchRequest;
 use crate::wire::produce::ProduceRequest;
 use crate::wire::{DecodeError, HeaderError, Message, Outgoing, Reader, RequestHeader};
 
-mod inbox;
+pub(crate) mod inbox;
 
 use inbox::{Inbox, InboxError};
 

@@ -2,8 +2,8 @@
 //! process. [`uring`] implements them on io_uring; [`sim`] implements them on a seed. One
 //! suite (`tests/streams.rs`) runs against both.
 //!
-//! Addresses are numbers here: a name is resolved before it comes near a shard, because resolving
-//! blocks.
+//! Addresses are numbers here: a name is resolved on a thread of its own
+//! ([`NetEnv::resolve`]), because resolving blocks.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -111,6 +111,8 @@ pub trait NetEnv: Env {
     /// Opens this shard's door. Connections come once the first shard of the port has opened its
     /// own, and end when that one drops its listener.
     fn listen(&self, door: Self::Door) -> impl Future<Output = io::Result<Self::Listener>>;
+    /// The address behind `host:port`; names are looked up, where there are any.
+    fn resolve(&self, address: &str) -> impl Future<Output = io::Result<SocketAddr>>;
     /// Connects to a peer.
     fn connect(&self, to: SocketAddr) -> impl Future<Output = io::Result<Self::Stream>>;
     /// Makes a lane of at most `len_max` values (at least 1), before the shards start.

@@ -47,6 +47,7 @@ pub mod env;
 pub mod fetch_session;
 pub mod frame;
 pub mod history;
+pub mod link;
 pub mod mesh;
 pub mod metadata;
 pub mod node;

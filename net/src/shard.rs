@@ -12,8 +12,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use coordinator::cluster::{ClusterId, Topic};
-use coordinator::controller::{Reply, Request};
+use coordinator::cluster::{ClusterId, DirectoryId, Topic};
+use coordinator::controller::{Loss, Reply, Request};
 use coordinator::image::Image;
 use coordinator::image::delta::Delta;
 use engine::config::{EngineLimits, LogConfig, LogOverrides};
@@ -21,6 +21,8 @@ use engine::env::Queue;
 use engine::ids::{BrokerId, TopicId, TopicPartition};
 use engine::log::{Bounds, Shared};
 use engine::wait::{Gate, Watch};
+use replication::config::ReplicationConfig;
+use replication::partition::Notices;
 
 use crate::api::produce::{Outcome, ProduceCall};
 use crate::api::producers::ProducerIds;
@@ -59,10 +61,34 @@ pub struct Options {
     pub tend_every: Duration,
     /// The cluster that the data directory belongs to.
     pub cluster: ClusterId,
+    /// Its place in a cluster of several nodes; `None`: it is all of it.
+    pub quorum: Option<QuorumOptions>,
     /// All of what the operator chose.
     pub broker: BrokerConfig,
     /// The same with names and sources, as DescribeConfigs shows it.
     pub settings: Vec<Shown>,
+}
+
+/// This node's place in a cluster of several nodes.
+#[derive(Clone, Debug)]
+pub struct QuorumOptions {
+    /// The coordinators, this node among them if it votes: who, and `host:port` of the listener on
+    /// which they answer other nodes (`controller.quorum.voters`).
+    pub voters: Vec<(BrokerId, String)>,
+    /// Whether this node is one of them.
+    pub votes: bool,
+    /// The listener by which brokers fetch from each other (`inter.broker.listener.name`): only
+    /// there a client may be a replica.
+    pub peer_listener: String,
+    /// Which data directory this is, for life.
+    pub directory: DirectoryId,
+    /// What the last end of this broker may have lost.
+    pub lost: Loss,
+    /// How often the controller is told that this broker is there
+    /// (`broker.heartbeat.interval.ms`).
+    pub heartbeat: Duration,
+    /// Numbers of replication.
+    pub replication: ReplicationConfig,
 }
 
 impl Options {
@@ -82,6 +108,7 @@ impl Options {
             unwritten_bytes_max: UNWRITTEN_BYTES_MAX,
             tend_every: Duration::from_millis(broker.engine.checkpoint_ms),
             cluster,
+            quorum: None,
             broker,
             settings,
         }
@@ -164,6 +191,8 @@ pub(crate) struct Inner<E: NetEnv> {
     pub partitions: Partitions<E>,
     pub shared: Shared,
     pub sessions: RefCell<Sessions>,
+    /// Partitions that have something for other nodes.
+    pub notices: Notices,
     pub producer_ids: ProducerIds,
     pub control: RefCell<Option<Control>>,
     /// Who is inside: connections and calls. Closed by `stop`.
@@ -200,6 +229,7 @@ impl<E: NetEnv> Shard<E> {
             mesh: RefCell::new(None),
             shared,
             sessions: sessions.into(),
+            notices: Notices::default(),
             producer_ids: ProducerIds::default(),
             control: RefCell::new(None),
             gate: Gate::default(),
@@ -250,6 +280,18 @@ impl<E: NetEnv> Shard<E> {
 
     pub(crate) fn mesh(&self) -> ShardMesh<E> {
         self.0.mesh.borrow().clone().expect("set when the shard was made")
+    }
+
+    /// `host:port` at which another broker serves replicas; `None` if it is not known or not up.
+    pub fn peer_address(&self, broker: BrokerId) -> Option<String> {
+        let listener = &self.options().quorum.as_ref()?.peer_listener;
+        let image = self.image();
+        let broker = image.broker(broker)?;
+        let endpoint = broker.endpoints.iter().find(|e| e.listener == *listener)?;
+        Some(match endpoint.host.contains(':') {
+            true => format!("[{}]:{}", endpoint.host, endpoint.port),
+            false => format!("{}:{}", endpoint.host, endpoint.port),
+        })
     }
 
     /// Asks the controller, wherever it lives. `None`: the process is stopping.

@@ -27,7 +27,7 @@ use world::{Summary, run};
 /// Seeds of the normal test run.
 const SEEDS: u64 = 100;
 /// Seeds within which each mutant has to be seen.
-const MUTANT_SEEDS: u64 = 60;
+const MUTANT_SEEDS: u64 = 300;
 
 /// Seeds that once failed and lie beyond the hundred. 180: a broker that listened and never served.
 const FOUND: &[u64] = &[180];

@@ -198,7 +198,7 @@ fn what_was_acknowledged_stays_whatever_ends_and_breaks() {
             for _ in 0..shared.random.between(3, 12) {
                 shared.pause(shared.random.between(1_000, 60_000)).await;
                 let broker = &mut brokers[shared.random.below(3) as usize];
-                match shared.random.below(6) {
+                match shared.random.below(7) {
                     0 => broker.end(End::PowerCut),
                     1 => broker.end(End::Kill),
                     2 => {
@@ -212,6 +212,15 @@ fn what_was_acknowledged_stays_whatever_ends_and_breaks() {
                         shared.pause(shared.random.between(0, 20_000)).await;
                         if broker.is_up() {
                             shared.controller.borrow_mut().unfence(broker.id());
+                        }
+                    }
+                    5 => {
+                        // B4: the power of all of them at once.
+                        brokers.iter_mut().for_each(|broker| broker.end(End::PowerCut));
+                        shared.pause(shared.random.between(1, 50_000)).await;
+                        shared.random.shuffle(&mut brokers);
+                        for broker in &brokers {
+                            broker.start().await;
                         }
                     }
                     _ => {

@@ -20,6 +20,7 @@ use engine::ids::{BrokerId, LeaderEpoch, Offset, PartitionIndex, TopicId, TopicP
 use engine::log::{AppendError, Bounds, Disk, Log, Shared};
 use engine::time::Timestamp;
 use replication::partition::{Lost, Refused};
+use replication::role::{Assignment, Change, PartitionEpoch};
 use replication::{Acks, Partition, Ticket};
 
 const ME: BrokerId = BrokerId(1);
@@ -86,6 +87,11 @@ impl World {
 
     /// Appends a batch with a number of its own inside; a task of its own waits for its ticket.
     fn append(&self) -> Result<(), Refused> {
+        let acks = [Acks::None, Acks::Leader, Acks::All, Acks::All];
+        self.append_with(acks[self.random.below(4) as usize])
+    }
+
+    fn append_with(&self, acks: Acks) -> Result<(), Refused> {
         let number = self.next.replace(self.next.get() + 1);
         let mut value = vec![1; self.random.below(3_000) as usize + 8];
         value[..8].copy_from_slice(&number.to_be_bytes());
@@ -96,7 +102,6 @@ impl World {
         }
         let bytes = builder.build().expect("uncompressed");
         let checked = check_trusted(&bytes).expect("well made");
-        let acks = [Acks::None, Acks::Leader, Acks::All, Acks::All][self.random.below(4) as usize];
         let ticket = self.partition.append(&checked, acks)?;
         let base = ticket.appended.base;
         self.fates.borrow_mut().by_number.insert(number, (acks, base, None));
@@ -343,5 +348,46 @@ fn an_idle_partition_costs_no_task_and_answers_like_a_log() {
         assert_eq!(world.partition.delete_before(None).await.unwrap(), end);
         world.partition.tend().await.unwrap();
         assert!(node.disk().files().iter().filter(|path| path.ends_with(".log")).count() == 1);
+    });
+}
+
+#[test]
+fn the_end_of_a_leadership_is_told_to_whoever_waits_for_it() {
+    each_seed(|seed| {
+        in_world(seed, async |world, _| {
+            let replicas = vec![ME, BrokerId(2)];
+            let term = |leader, epoch| Assignment {
+                leader: Some(leader),
+                leader_epoch: LeaderEpoch(epoch),
+                partition_epoch: PartitionEpoch(epoch),
+                replicas: replicas.clone(),
+                isr: replicas.clone(),
+            };
+            let partition = &world.partition;
+            assert_eq!(partition.assign(term(ME, 5)).await, Change::Leads);
+            let start = partition.high_watermark();
+            world.append_with(Acks::All).unwrap();
+            let watch = partition.watch();
+            world.pause(world.random.below(3_000)).await;
+            assert_eq!(partition.high_watermark(), start, "the other one has promised nothing");
+            assert_eq!(partition.assign(term(ME, 4)).await, Change::Ignored);
+            let change = partition.assign(term(BrokerId(2), 6)).await;
+            assert_eq!(change, Change::Follows { cut: None });
+            assert!(watch.is_closed() && !partition.watch().is_closed());
+            assert!(matches!(world.append_with(Acks::All), Err(Refused::NotLeader)));
+            let news = partition.follow_news().expect("it follows");
+            assert_eq!((news.leader, news.place), (BrokerId(2), true));
+            assert!(!partition.follow_news().unwrap().place, "a position is named once");
+            // Leading again does not bring the old ticket back.
+            assert_eq!(partition.assign(term(ME, 7)).await, Change::Leads);
+            let mut alone = term(ME, 7);
+            (alone.isr, alone.partition_epoch) = (vec![ME], PartitionEpoch(8));
+            assert_eq!(partition.assign(alone).await, Change::Version);
+            world.pause(100_000).await;
+            assert_eq!(partition.high_watermark(), partition.log().end());
+            let fates = world.fates.borrow();
+            let fate = fates.by_number.values().next_back().unwrap();
+            assert_eq!(fate.2, Some(Err(Lost::NotLeader)), "nobody knows, for the producer");
+        });
     });
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use engine::env::{Block, Env, File, Open, Persist, align_up};
+use engine::env::{Env, File, Open, Persist, block_of};
 use engine::ids::BrokerId;
 use openraft::async_runtime::Mutex;
 use rkyv::{Archive, Deserialize, Serialize};
@@ -191,8 +191,7 @@ impl<E: Env> Facts<E> {
         if bytes.len() as u64 > SLOT_BYTES {
             return Err(io::Error::other("the facts of this voter are too many"));
         }
-        let mut block = inner.env.block(align_up(bytes.len()));
-        block.bytes_mut()[..bytes.len()].copy_from_slice(&bytes);
+        let block = block_of(&inner.env, &bytes);
         let file = &inner.files[(sequence % 2) as usize];
         file.write_at(Rc::new(block), 0, how).await?;
         drop(writing);

@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use engine::env::{Block, Env, File, Open, Persist, align_up};
+use engine::env::{Env, File, Open, Persist, align_up, block_of};
 use openraft::async_runtime::Mutex;
 
 use super::layout::{self, SealError, SnapshotMetaV1};
@@ -175,8 +175,7 @@ impl<E: Env> Snapshots<E> {
         let file = env.open(path, Open::Create).await?;
         file.allocate(0, align_up(bytes.len()) as u64).await?;
         for (at, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
-            let mut block = env.block(align_up(piece.len()));
-            block.bytes_mut()[..piece.len()].copy_from_slice(piece);
+            let block = block_of(env, piece);
             let position = (at * PIECE_BYTES) as u64;
             file.write_at(Rc::new(block), position, Persist::Written).await?;
             env.turn().await;

@@ -29,8 +29,8 @@ impl<E: Env> Inner<E> {
     pub(super) fn prepare_ahead(&self, segment: &Rc<Segment<E>>) {
         let (size, zeros) = (segment.size.get(), &segment.zeros);
         let max = self.shared.bounds.zeroed_bytes_max;
-        let min = SEGMENT_BYTES_MIN.min(max);
-        let ahead = size.clamp(min, max);
+        let min = SEGMENT_BYTES_MIN.min(max / 4);
+        let ahead = align_up(size.clamp(min, max) as usize) as u64;
         let enough = zeros.end.get() > size + ahead / 2;
         if max == 0 || size < min || enough || zeros.busy.get() {
             return;

@@ -229,6 +229,10 @@ impl NetEnv for SimEnv {
         Ok(SimListener::new(door))
     }
 
+    async fn resolve(&self, address: &str) -> io::Result<SocketAddr> {
+        address.parse().map_err(|_| io::Error::new(io::ErrorKind::NotFound, "there are no names"))
+    }
+
     async fn connect(&self, to: SocketAddr) -> io::Result<SimStream> {
         port::connect(SimNet::of(self.executor()).0, self.node(), to).await
     }

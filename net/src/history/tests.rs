@@ -1,3 +1,5 @@
+//! The checker on small histories: each anomaly, and its absence.
+
 use super::*;
 
 /// A history in few words: an operation a line, `op client partition value offset #call`; values

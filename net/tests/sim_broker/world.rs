@@ -126,6 +126,7 @@ impl World {
         options.bounds.block_bytes_max = random.between(1, 4) as usize * 4_096;
         options.bounds.unsynced_bytes_max = random.between(4_000, 40_000);
         options.bounds.checkpoint_bytes = random.between(4_000, 40_000);
+        options.bounds.zeroed_bytes_max = 8_192;
         options.bounds.mutant = mutant;
         options.limits.tail_bytes_max = random.below(60_000) as usize;
         options.tend_every = Duration::from_millis(random.between(50, 2_000));

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use engine::env::{BLOCK_ALIGN, Block, Env, File, Open, Persist, align_down, align_up};
+use engine::env::{BLOCK_ALIGN, Env, File, Open, Persist, align_down, align_up, block_of};
 
 use super::super::facts::Facts;
 use super::super::mutant::Mutant;
@@ -131,8 +131,7 @@ impl<E: Env> Writer<E> {
         let one = bytes.len() <= PIECE_BYTES;
         let persist = if one && !early { Persist::Synced } else { Persist::Written };
         for (at, piece) in bytes.chunks(PIECE_BYTES).enumerate() {
-            let mut block = self.env.block(align_up(piece.len()));
-            block.bytes_mut()[..piece.len()].copy_from_slice(piece);
+            let block = block_of(&self.env, piece);
             let position = from + (at * PIECE_BYTES) as u64;
             segment.file.write_at(Rc::new(block), position, persist).await?;
         }

@@ -1,0 +1,135 @@
+//! A connection to another node, from our side: requests out, answers in, in order. For what nodes
+//! say to each other; clients of the broker have `client.rs`.
+//!
+//! A link is of no use after an error or a time-out: what comes next on it would be the answer to
+//! something else. Drop it and connect anew.
+
+use std::io::{self, IoSlice};
+use std::time::Duration;
+
+use futures_lite::future;
+
+use crate::connection::inbox::{Inbox, InboxError};
+use crate::env::{NetEnv, Stream};
+use crate::frame::Frame;
+use crate::wire::{DecodeError, Encoded, Message, Request, decode_response, encode_request};
+
+/// Longest answer, in bytes: a snapshot of a large cluster fits.
+const ANSWER_BYTES_MAX: usize = 512 << 20;
+
+/// A connection to another node.
+pub struct Link<E: NetEnv> {
+    env: E,
+    stream: E::Stream,
+    inbox: Inbox,
+    next: i32,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The connection could not be made or was lost.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// What came is no frame.
+    #[error(transparent)]
+    Frame(#[from] InboxError),
+    /// What came is not the answer.
+    #[error("malformed answer: {0}")]
+    Decode(#[from] DecodeError),
+    /// An answer to something else.
+    #[error("answer {got} came, {expected} was due")]
+    OutOfOrder {
+        /// Whose answer came.
+        got: i32,
+        /// Whose was due.
+        expected: i32,
+    },
+    /// The other side closed it.
+    #[error("the peer closed the connection")]
+    Closed,
+    /// It took too long.
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+}
+
+impl<E: NetEnv> Link<E> {
+    /// Connects to `host:port`, a name or an address.
+    pub async fn connect(env: &E, address: &str, within: Duration) -> Result<Link<E>, LinkError> {
+        let connecting = async {
+            let address = env.resolve(address).await?;
+            Ok(env.connect(address).await?)
+        };
+        let stream = in_time(env, within, connecting).await?;
+        Ok(Link { env: env.clone(), stream, inbox: Inbox::new(ANSWER_BYTES_MAX), next: 0 })
+    }
+
+    /// Sends a request and waits for its answer.
+    pub async fn call<'q, R: Request<'q>>(
+        &mut self,
+        request: &R,
+        version: i16,
+        within: Duration,
+    ) -> Result<Answer, LinkError> {
+        let env = self.env.clone();
+        let calling = async {
+            let number = self.send(request, version).await?;
+            self.receive(number).await
+        };
+        in_time(&env, within, calling).await
+    }
+
+    /// Sends a request; answers come in the order of the requests.
+    pub async fn send<'q, R: Request<'q>>(
+        &mut self,
+        request: &R,
+        version: i16,
+    ) -> Result<i32, LinkError> {
+        let number = self.next;
+        self.next = self.next.wrapping_add(1);
+        let frame: Encoded = encode_request(request, version, number, Some("ringbolt"));
+        self.stream.write_all(&[IoSlice::new(&frame.into_bytes())]).await?;
+        Ok(number)
+    }
+
+    /// The answer to request `number`, which is the next that is due.
+    pub async fn receive(&mut self, number: i32) -> Result<Answer, LinkError> {
+        let frame = loop {
+            if let Some(frame) = self.inbox.take()? {
+                break frame;
+            }
+            let read = self.stream.read(self.inbox.room()).await?;
+            if read == 0 {
+                return Err(LinkError::Closed);
+            }
+            self.inbox.filled(read);
+        };
+        let got = frame.first_chunk().map_or(-1, |bytes| i32::from_be_bytes(*bytes));
+        if got != number {
+            return Err(LinkError::OutOfOrder { got, expected: number });
+        }
+        Ok(Answer(frame))
+    }
+}
+
+/// A frame that answers a request.
+pub struct Answer(Frame);
+
+impl Answer {
+    /// What it says.
+    pub fn decode<'a, M: Message<'a>>(&'a self, version: i16) -> Result<M, LinkError> {
+        Ok(decode_response(&self.0, version)?.1)
+    }
+}
+
+async fn in_time<E: NetEnv, T>(
+    env: &E,
+    within: Duration,
+    work: impl Future<Output = Result<T, LinkError>>,
+) -> Result<T, LinkError> {
+    let late = async {
+        env.sleep_until(env.now().after(within)).await;
+        Err(LinkError::TimedOut(within))
+    };
+    future::or(work, late).await
+}
