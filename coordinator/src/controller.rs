@@ -40,6 +40,7 @@ mod refusal;
 mod request;
 mod rules;
 mod topics;
+mod wire;
 
 pub use liveness::Soft;
 pub use mutant::Mutant;

@@ -44,7 +44,7 @@ use storage::Storage;
 use types::{CommittedLeader, Decided, Types, Voter, term_of};
 
 mod facts;
-mod layout;
+pub(crate) mod layout;
 mod log;
 mod members;
 mod memory;

@@ -17,6 +17,8 @@ mod layout;
 mod layout_v2;
 pub mod snapshot;
 
+pub(crate) use layout_v2::{PartitionV2, TopicV2};
+
 /// One change to a cluster. Decided by [`crate::controller::Controller`], made true by
 /// [`crate::cluster::Cluster::apply`].
 #[derive(Clone, Debug, PartialEq, Eq)]

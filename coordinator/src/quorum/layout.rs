@@ -211,7 +211,7 @@ where
 }
 
 /// A value's archive behind its magic, version, length and checksum.
-pub(super) fn seal<T>(magic: &[u8; 4], version: u32, value: &T) -> Vec<u8>
+pub(crate) fn seal<T>(magic: &[u8; 4], version: u32, value: &T) -> Vec<u8>
 where
     T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, rancor::Error>>,
 {
@@ -240,7 +240,7 @@ pub enum SealError {
 }
 
 /// Opens what [`seal`] made; bytes after it are not looked at.
-pub(super) fn unseal<T>(magic: &[u8; 4], version: u32, bytes: &[u8]) -> Result<T, SealError>
+pub(crate) fn unseal<T>(magic: &[u8; 4], version: u32, bytes: &[u8]) -> Result<T, SealError>
 where
     T: Archive,
     T::Archived: for<'a> CheckBytes<HighValidator<'a, rancor::Error>>

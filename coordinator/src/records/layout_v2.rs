@@ -33,7 +33,7 @@ pub(super) struct BrokerV2 {
 
 /// A partition, in records and snapshots.
 #[derive(Archive, Serialize, Deserialize)]
-pub(super) struct PartitionV2 {
+pub(crate) struct PartitionV2 {
     replicas: Vec<i32>,
     /// `None`: the same as `replicas`.
     isr: Option<Vec<i32>>,
@@ -45,7 +45,7 @@ pub(super) struct PartitionV2 {
 }
 
 #[derive(Archive, Serialize, Deserialize)]
-pub(super) struct UnsettledV2 {
+pub(crate) struct UnsettledV2 {
     elr: Vec<i32>,
     adding: Vec<i32>,
     removing: Vec<i32>,
@@ -54,7 +54,7 @@ pub(super) struct UnsettledV2 {
 
 /// A topic, in records and snapshots.
 #[derive(Archive, Serialize, Deserialize)]
-pub(super) struct TopicV2 {
+pub(crate) struct TopicV2 {
     id: [u8; 16],
     name: String,
     partitions: Vec<PartitionV2>,
@@ -196,6 +196,12 @@ fn partition(written: PartitionV2, last: &mut Replicas) -> Partition {
         last_leader,
         leader_epoch: LeaderEpoch(written.leader_epoch),
         epoch: PartitionEpoch(written.epoch),
+    }
+}
+
+impl From<PartitionV2> for Partition {
+    fn from(written: PartitionV2) -> Partition {
+        partition(written, &mut nobody())
     }
 }
 
