@@ -5,6 +5,7 @@
 //! there and one back, grouped by shard; its own partitions are function calls.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -28,6 +29,7 @@ use crate::api::produce::{Outcome, ProduceCall};
 use crate::api::producers::ProducerIds;
 use crate::api::read::{Growth, ReadCall, ReadPart};
 use crate::ask::{self, Ask, Told};
+use crate::duties;
 use crate::config::{BrokerConfig, Resolved, Shown};
 use crate::env::NetEnv;
 use crate::fetch_session::Sessions;
@@ -139,6 +141,8 @@ pub enum Call {
     Image(Arc<Image>),
     /// Remove what is left of a deleted topic.
     Purge(TopicId),
+    /// Nothing of this broker is needed any more: stop when told to.
+    Release,
     /// Say whether the device of the data directory has failed.
     Disk,
 }
@@ -155,7 +159,7 @@ pub enum Answer {
     Told(Vec<Told>),
     /// To `Control`; `None` while the process is stopping.
     Controlled(Option<Box<Reply>>),
-    /// To `Image` and `Purge`.
+    /// To `Image`, `Purge` and `Release`.
     Done,
     /// To `Disk`: what has failed, if something has.
     Disk(Option<String>),
@@ -193,6 +197,12 @@ pub(crate) struct Inner<E: NetEnv> {
     pub sessions: RefCell<Sessions>,
     /// Partitions that have something for other nodes.
     pub notices: Notices,
+    /// Those of them that may have something for the controller.
+    pub asks: RefCell<BTreeSet<TopicPartition>>,
+    /// Rises when there are some.
+    pub asking: Watch,
+    /// Raised to 1 when this shard may stop: others lead what this broker led.
+    pub released: Watch,
     pub producer_ids: ProducerIds,
     pub control: RefCell<Option<Control>>,
     /// Who is inside: connections and calls. Closed by `stop`.
@@ -230,6 +240,9 @@ impl<E: NetEnv> Shard<E> {
             shared,
             sessions: sessions.into(),
             notices: Notices::default(),
+            asks: RefCell::default(),
+            asking: Watch::new(0),
+            released: Watch::new(0),
             producer_ids: ProducerIds::default(),
             control: RefCell::new(None),
             gate: Gate::default(),
@@ -390,6 +403,10 @@ impl<E: NetEnv> Shard<E> {
                 answering.answer(Answer::Done);
             }
             Call::Disk => answering.answer(Answer::Disk(self.0.shared.disk.failed())),
+            Call::Release => {
+                self.0.released.raise(1);
+                answering.answer(Answer::Done);
+            }
             Call::Purge(topic) => self.later(async move {
                 shard.0.partitions.purge(&shard, topic).await;
                 answering.answer(Answer::Done);
@@ -412,6 +429,17 @@ impl<E: NetEnv> Shard<E> {
             }
         }
         let delta = Delta::between(&before, &image);
+        let me = self.options().me;
+        for duty in delta.duties(me).filter(|duty| self.owns(duty.id)) {
+            match (duty.before, duty.after) {
+                (_, Some(_)) => duties::settle_soon(self, duty.id),
+                // Deleted topics are forgotten below.
+                (Some(_), None) if image.topic_by_id(duty.id.topic).is_some() => {
+                    self.0.partitions.give_up(self, duty.id);
+                }
+                _ => {}
+            }
+        }
         for change in delta.changed.iter().filter(|change| change.overrides_changed()) {
             self.0.partitions.configure(self, &change.after);
         }

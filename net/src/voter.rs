@@ -35,7 +35,7 @@ const DELIVERY_MAX: Duration = Duration::from_secs(5);
 /// Idle connections to one coordinator that are kept.
 const IDLE_LINKS_MAX: usize = 4;
 /// Connections of other nodes at the same time.
-const CONVERSATIONS_MAX: usize = 4_096;
+const CONVERSATIONS_MAX: u64 = 4_096;
 /// Pause after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Longest wait for news.
