@@ -62,6 +62,8 @@ pub async fn start<E: NetEnv>(shard: &Shard<E>) -> Result<Metadata<E>, StartErro
         }
     };
     *shard.0.control.borrow_mut() = Some(Box::new(control));
+    let described = metadata.clone();
+    *shard.0.quorum_status.borrow_mut() = Some(Box::new(move || described.status()));
     env.spawn(Queue::Background, node::purge(shard.clone()));
     Ok(metadata)
 }
