@@ -82,8 +82,9 @@ impl Machine for Controller {
             Request::ElectLeaders { kind, partitions } => {
                 Reply::ElectedLeaders(elections::elect(seen, kind, partitions, records))
             }
-            Request::AlterReassignments { partitions } => {
-                Reply::AlteredReassignments(reassignments::alter(seen, partitions, records))
+            Request::AlterReassignments { partitions, keep_factor } => {
+                let altered = reassignments::alter(seen, partitions, keep_factor, records);
+                Reply::AlteredReassignments(altered)
             }
             Request::UnregisterBroker { broker } => {
                 Reply::UnregisteredBroker(brokers::unregister(seen, soft, broker, records))

@@ -57,11 +57,20 @@ fn alter(c: &mut Alone, leader: i32, change: IsrChange) -> Result<Vec<i32>, Why>
 }
 
 fn reassign(c: &mut Alone, topic: &str, replicas: Option<&[i32]>) -> Result<(), Why> {
+    reassign_as(c, topic, replicas, false)
+}
+
+fn reassign_as(
+    c: &mut Alone,
+    topic: &str,
+    replicas: Option<&[i32]>,
+    keep_factor: bool,
+) -> Result<(), Why> {
     let replicas = replicas.map(|all| all.iter().copied().map(BrokerId).collect());
     let (topic, partition) = (topic.to_string(), PartitionIndex(0));
     let partitions = vec![Reassignment { topic, partition, replicas }];
     let Reply::AlteredReassignments(mut altered) =
-        c.ask(Request::AlterReassignments { partitions })
+        c.ask(Request::AlterReassignments { partitions, keep_factor })
     else {
         panic!()
     };
@@ -247,6 +256,21 @@ fn replicas_move_when_all_that_stay_are_in_sync() {
         (vec![3, 4], vec![3, 4], Some(BrokerId(3)))
     );
     assert!(!t.is_reassigning());
+}
+
+#[test]
+fn a_number_of_replicas_is_kept_where_that_is_asked() {
+    let mut c = Alone::with_brokers(4);
+    on(&mut c, "t", &[1, 2], 1);
+    let changed = Err(Why::ReplicationFactorInvalid);
+    assert_eq!(reassign_as(&mut c, "t", Some(&[3]), true), changed);
+    assert_eq!(reassign_as(&mut c, "t", Some(&[1, 2, 3]), true), changed);
+    assert_eq!(reassign_as(&mut c, "t", Some(&[3, 4]), true), Ok(()));
+    // It has four replicas while they move, and two when they have.
+    assert_eq!(reassign_as(&mut c, "t", Some(&[1, 2, 3, 4]), true), changed);
+    assert_eq!(reassign_as(&mut c, "t", Some(&[4, 3]), true), Ok(()));
+    assert_eq!(reassign_as(&mut c, "t", None, true), Ok(()));
+    assert_eq!(reassign_as(&mut c, "t", Some(&[3]), false), Ok(()));
 }
 
 #[test]

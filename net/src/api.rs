@@ -17,14 +17,18 @@ pub mod cluster;
 pub mod create_topics;
 pub mod describe_configs;
 pub mod describe_topics;
+pub mod elect_leaders;
 pub mod errors;
+pub mod features;
 pub mod fetch;
 pub mod log_dirs;
 pub mod metadata;
 pub mod offsets;
 pub mod produce;
 pub mod producers;
+pub mod quorum;
 pub mod read;
+pub mod reassignments;
 pub mod topics;
 
 /// The topic that a request names: by id where it has one, else by name.
@@ -132,12 +136,24 @@ apis! {
         "Tells log directories, and size of each partition in them."
     37 CreatePartitions 0..=3 flexible 2:
         "Adds partitions to topics."
+    43 ElectLeaders 0..=2 flexible 2:
+        "Elects leaders now: preferred ones, or anybody who is left."
     44 IncrementalAlterConfigs 0..=1 flexible 1:
         "Changes single entries of the configuration of topics."
+    45 AlterPartitionReassignments 0..=1 flexible 0:
+        "Moves partitions to other replicas, or stops such a move."
+    46 ListPartitionReassignments 0..=0 flexible 0:
+        "Tells which partitions are on the move."
+    55 DescribeQuorum 0..=2 flexible 0:
+        "Tells who agrees on the metadata, and how far everybody is."
+    57 UpdateFeatures 0..=2 flexible 0:
+        "Raises or lowers what the whole cluster has switched on."
     60 DescribeCluster 0..=2 flexible 0:
         "Tells the cluster's id, controller and brokers."
     61 DescribeProducers 0..=0 flexible 0:
         "Tells the producers that are known to partitions."
+    64 UnregisterBroker 0..=0 flexible 0:
+        "Strikes a broker off the cluster that is gone for good."
     74 ListConfigResources 0..=1 flexible 0:
         "Lists what has a configuration."
     75 DescribeTopicPartitions 0..=0 flexible 0:
@@ -180,8 +196,8 @@ mod tests {
     }
 
     /// Key, advertised minimum, maximum and first flexible version in Kafka 4.4 (`*Request.json`),
-    /// of every API that issue A asks for, written down a second time.
-    const KAFKA: [(i16, i16, i16, i16); 20] = [
+    /// of every API that issues A and B ask for, written down a second time.
+    const KAFKA: [(i16, i16, i16, i16); 26] = [
         (0, 0, 13, 9),
         (1, 4, 18, 12),
         (2, 1, 11, 6),
@@ -197,9 +213,15 @@ mod tests {
         (33, 0, 2, 2),
         (35, 1, 5, 2),
         (37, 0, 3, 2),
+        (43, 0, 2, 2),
         (44, 0, 1, 1),
+        (45, 0, 1, 0),
+        (46, 0, 0, 0),
+        (55, 0, 2, 0),
+        (57, 0, 2, 0),
         (60, 0, 2, 0),
         (61, 0, 0, 0),
+        (64, 0, 0, 0),
         (74, 0, 1, 0),
         (75, 0, 0, 0),
     ];

@@ -227,6 +227,9 @@ pub async fn start<E: NetEnv>(shard: &Shard<E>) -> Result<Council<E>, StartError
         }
     };
     *shard.0.control.borrow_mut() = Some(Box::new(control));
+    if let Some(described) = council.voter().cloned() {
+        *shard.0.quorum_status.borrow_mut() = Some(Box::new(move || described.status()));
+    }
     Ok(council)
 }
 

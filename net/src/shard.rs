@@ -17,6 +17,7 @@ use coordinator::cluster::{ClusterId, DirectoryId, Topic};
 use coordinator::controller::{Loss, Reply, Request};
 use coordinator::image::Image;
 use coordinator::image::delta::Delta;
+use coordinator::quorum::Status;
 use engine::config::{EngineLimits, LogConfig, LogOverrides};
 use engine::env::Queue;
 use engine::ids::{BrokerId, TopicId, TopicPartition};
@@ -137,6 +138,8 @@ pub enum Call {
     Ask(Vec<Ask>),
     /// Decide (shard 0 only).
     Control(Box<Request>),
+    /// Describe the quorum (shard 0 only).
+    QuorumStatus,
     /// Take this picture of the cluster.
     Image(Arc<Image>),
     /// Remove what is left of a deleted topic.
@@ -159,6 +162,8 @@ pub enum Answer {
     Told(Vec<Told>),
     /// To `Control`; `None` while the process is stopping.
     Controlled(Option<Box<Reply>>),
+    /// To `QuorumStatus`; `None` where this node has no vote.
+    QuorumStatus(Option<Box<Status>>),
     /// To `Image`, `Purge` and `Release`.
     Done,
     /// To `Disk`: what has failed, if something has.
@@ -171,6 +176,8 @@ pub type ShardMesh<E> = Mesh<E, Call, Answer>;
 pub type ShardEnds<E> = Ends<E, Call, Answer>;
 /// What asks the controller; lives on shard 0.
 pub type Control = Box<dyn Fn(Request) -> Pin<Box<dyn Future<Output = Option<Reply>>>>>;
+/// What tells how the quorum is; lives on shard 0.
+pub type QuorumStatus = Box<dyn Fn() -> Status>;
 
 /// A shard. Cloning shares it; it never leaves its thread.
 pub struct Shard<E: NetEnv>(pub(crate) Rc<Inner<E>>);
@@ -205,6 +212,8 @@ pub(crate) struct Inner<E: NetEnv> {
     pub released: Watch,
     pub producer_ids: ProducerIds,
     pub control: RefCell<Option<Control>>,
+    /// On shard 0 of a node with a vote.
+    pub quorum_status: RefCell<Option<QuorumStatus>>,
     /// Who is inside: connections and calls. Closed by `stop`.
     pub gate: Gate,
     /// Raised to 1 when the shard begins to stop.
@@ -245,6 +254,7 @@ impl<E: NetEnv> Shard<E> {
             released: Watch::new(0),
             producer_ids: ProducerIds::default(),
             control: RefCell::new(None),
+            quorum_status: RefCell::new(None),
             gate: Gate::default(),
             stopping: Watch::new(0),
             connections: Cell::new(0),
@@ -318,6 +328,17 @@ impl<E: NetEnv> Shard<E> {
         }
         let decided = self.0.control.borrow().as_ref().map(|control| control(request));
         decided?.await
+    }
+
+    /// The quorum as this node sees it. `None`: it has no vote.
+    pub async fn quorum_status(&self) -> Option<Status> {
+        if self.0.index != 0 {
+            return match self.mesh().call(&self.0.env, 0, Call::QuorumStatus).answer().await {
+                Answer::QuorumStatus(status) => status.map(|status| *status),
+                _ => unreachable!("an answer is of its call's kind"),
+            };
+        }
+        self.0.quorum_status.borrow().as_ref().map(|status| status())
     }
 
     /// Looks at partitions of any shard, one message per shard; answers in the order asked.
@@ -398,6 +419,10 @@ impl<E: NetEnv> Shard<E> {
                 let reply = shard.control(*request).await;
                 answering.answer(Answer::Controlled(reply.map(Box::new)));
             }),
+            Call::QuorumStatus => {
+                let status = self.0.quorum_status.borrow().as_ref().map(|status| status());
+                answering.answer(Answer::QuorumStatus(status.map(Box::new)));
+            }
             Call::Image(image) => {
                 self.take_image(image);
                 answering.answer(Answer::Done);

@@ -16,13 +16,14 @@ use crate::records::Record;
 pub(super) fn alter(
     seen: Seen<'_, Controller>,
     wanted: Vec<Reassignment>,
+    keep_factor: bool,
     records: &mut Vec<Record>,
 ) -> Vec<(String, PartitionIndex, Result<(), Refusal>)> {
     let mut changes = Changes::new(seen);
     let altered = wanted
         .into_iter()
         .map(|wanted| {
-            let altered = alter_one(&mut changes, seen, &wanted);
+            let altered = alter_one(&mut changes, seen, &wanted, keep_factor);
             (wanted.topic, wanted.partition, altered)
         })
         .collect();
@@ -34,6 +35,7 @@ fn alter_one(
     changes: &mut Changes<'_>,
     seen: Seen<'_, Controller>,
     wanted: &Reassignment,
+    keep_factor: bool,
 ) -> Result<(), Refusal> {
     let (name, partition) = (&wanted.topic, wanted.partition);
     let Some(topic) = seen.hard.topic(name) else {
@@ -50,6 +52,9 @@ fn alter_one(
     let target = match &wanted.replicas {
         Some(replicas) => {
             check_assignment(seen.hard, replicas, None)?;
+            if keep_factor {
+                check_factor(before, replicas)?;
+            }
             if changes.count() >= seen.config.request_partitions_max {
                 let most = seen.config.request_partitions_max;
                 let message = format!("One request may reassign at most {most} partitions.");
@@ -63,6 +68,17 @@ fn alter_one(
         changes.put(id, after);
     }
     Ok(())
+}
+
+/// Refuses another number of replicas than the partition has, or will have when its reassignment
+/// is done.
+fn check_factor(before: &Partition, replicas: &[BrokerId]) -> Result<(), Refusal> {
+    let stay = before.replicas.iter().filter(|one| !before.removing.contains(one)).count();
+    if stay == replicas.len() {
+        return Ok(());
+    }
+    let message = format!("The replication factor is changed from {stay} to {}", replicas.len());
+    Err(Refusal::new(Why::ReplicationFactorInvalid, message))
 }
 
 /// To `replicas`, from what the partition had before any reassignment.

@@ -73,6 +73,8 @@ pub enum Request {
     AlterReassignments {
         /// Which, and how.
         partitions: Vec<Reassignment>,
+        /// Whether those that would get more or fewer replicas are refused (KIP-860).
+        keep_factor: bool,
     },
     /// A broker is no member any more.
     UnregisterBroker {

@@ -180,7 +180,7 @@ impl World {
 
     fn ask(&mut self, request: Request) -> Reply {
         self.active_since.get_or_insert(self.now);
-        self.oracle.cancelled = matches!(&request, Request::AlterReassignments { partitions }
+        self.oracle.cancelled = matches!(&request, Request::AlterReassignments { partitions, .. }
             if partitions.iter().any(|one| one.replicas.is_none()));
         let heard = match &request {
             Request::Heartbeat(beat) => Some(beat.broker),
@@ -680,7 +680,7 @@ impl World {
         let replicas = Some(replicas.into_iter().map(BrokerId).collect());
         let (topic, partition) = (topic.name.to_string(), id.partition);
         let partitions = vec![Reassignment { topic, partition, replicas }];
-        self.ask(Request::AlterReassignments { partitions });
+        self.ask(Request::AlterReassignments { partitions, keep_factor: false });
     }
 
     /// Everything goes well for a moment.
@@ -712,10 +712,12 @@ impl World {
                 all.truncate(1 + self.random.below(3));
                 Request::AlterReassignments {
                     partitions: vec![Reassignment { topic, partition, replicas: Some(all) }],
+                    keep_factor: false,
                 }
             }
             5 | 6 => Request::AlterReassignments {
                 partitions: vec![Reassignment { topic, partition, replicas: None }],
+                keep_factor: false,
             },
             7 => Request::ElectLeaders { kind: ElectionKind::Preferred, partitions: None },
             8 => {

@@ -285,6 +285,7 @@ impl Any {
                     partition: any.index(),
                     replicas: any.option(Any::brokers),
                 }),
+                keep_factor: self.bool(),
             },
             10 => Request::UnregisterBroker { broker },
             11 => Request::UpdateFeatures { updates: self.list(Any::update), validate_only },

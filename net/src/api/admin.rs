@@ -4,12 +4,14 @@
 //! Deliberately absent, everywhere: throttling (`throttle_time_ms` is 0) and authorization
 //! (whoever asks may do everything, as in Kafka without an authorizer).
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use coordinator::cluster::{Broker, Endpoint};
-use coordinator::controller::{Reply, Request};
+use coordinator::controller::{Refusal, Reply, Request};
 use coordinator::image::Image;
 use engine::env::Queue;
 use engine::ids::{PartitionIndex, TopicPartition};
@@ -18,14 +20,16 @@ use engine::wait::Watch;
 
 use super::{
     alter_configs, api_versions, cluster, create_topics, describe_configs, describe_topics,
-    log_dirs, metadata, offsets, produce, producers, topics,
+    elect_leaders, errors, features, log_dirs, metadata, offsets, produce, producers, quorum,
+    reassignments, topics,
 };
 use crate::ask::{Ask, Told};
 use crate::env::NetEnv;
 use crate::partitions::Unavailable;
 use crate::shard::Shard;
 use crate::wire::{
-    DecodeError, DecodeErrorKind, Encoded, Message, Reader, RequestHeader, encode_response,
+    DecodeError, DecodeErrorKind, Encoded, ErrorCode, Message, Reader, RequestHeader,
+    encode_response,
 };
 
 /// Longest body that is looked at, in bytes; who sends a longer one loses the connection. What is
@@ -79,9 +83,15 @@ pub async fn answer<E: NetEnv>(
         33 => alter_configs::alter_configs(shard, header, body).await,
         35 => log_dirs::describe_log_dirs(shard, header, body).await,
         37 => topics::create_partitions(shard, header, body).await,
+        43 => elect_leaders::elect_leaders(shard, header, body).await,
         44 => alter_configs::incremental_alter_configs(shard, header, body).await,
+        45 => reassignments::alter(shard, header, body).await,
+        46 => reassignments::list(shard, header, body).await,
+        55 => quorum::describe_quorum(shard, header, body).await,
+        57 => features::update_features(shard, header, body).await,
         60 => cluster::describe_cluster(shard, header, body),
         61 => producers::describe_producers(shard, header, body).await,
+        64 => cluster::unregister_broker(shard, header, body).await,
         74 => cluster::list_config_resources(shard, header, body),
         75 => describe_topics::describe_topic_partitions(shard, header, body).await,
         _ => Err(body.error(DecodeErrorKind::UnsupportedVersion)),
@@ -163,6 +173,30 @@ pub(super) async fn decide<E: NetEnv>(
     }
 }
 
+/// What a request costs that names topics again and again where it itself names them once.
+#[derive(Default)]
+pub(super) struct Cost(usize);
+
+/// Most bytes that are made of one request before the controller sees it.
+const COST_MAX: usize = 64 << 20;
+
+impl Cost {
+    /// Adds one thing of this name, with so many brokers in it. Whether the request may still have
+    /// it; who asks for more loses the connection.
+    pub fn affords(&mut self, name: &str, brokers: usize) -> bool {
+        self.0 = self.0.saturating_add(name.len() + brokers.saturating_mul(4) + 64);
+        self.0 <= COST_MAX
+    }
+}
+
+/// What was decided of one thing, as code and sentence.
+pub(super) fn outcome(decided: Result<(), Refusal>) -> (ErrorCode, Option<Cow<'static, str>>) {
+    match decided {
+        Ok(()) => (ErrorCode::None, None),
+        Err(Refusal { why, message }) => (errors::of_refusal(why), Some(Cow::Owned(message))),
+    }
+}
+
 /// The end of the time that a client gave; none where it gave a negative one.
 pub(super) fn deadline<E: NetEnv>(shard: &Shard<E>, timeout_ms: i32) -> Instant {
     let timeout = u64::try_from(timeout_ms).unwrap_or(0);
@@ -174,11 +208,17 @@ pub(super) fn endpoint<'b>(broker: &'b Broker, listener: &str) -> Option<&'b End
     broker.endpoints.iter().find(|endpoint| endpoint.listener == listener)
 }
 
+/// Whether clients of `listener` reach a broker: it listens there, and is alive as far as is known.
+pub(super) fn is_reached(broker: &Broker, listener: &str) -> bool {
+    !broker.fenced && endpoint(broker, listener).is_some()
+}
+
 /// The broker that clients are told is the controller: requests for it are taken by any broker.
-/// One that they can reach by `listener`, or -1.
+/// One that they can reach by `listener`, the one with the active controller first, or -1.
 pub(super) fn controller_id(image: &Image, listener: &str) -> i32 {
-    let broker = image.controller().and_then(|id| image.broker(id));
-    broker.filter(|broker| endpoint(broker, listener).is_some()).map_or(-1, |broker| broker.id.0)
+    let reached = |broker: &&Arc<Broker>| is_reached(broker, listener);
+    let active = image.controller().and_then(|id| image.broker(id)).filter(reached);
+    active.or_else(|| image.brokers().find(reached)).map_or(-1, |broker| broker.id.0)
 }
 
 /// Whether the topic is one that Kafka keeps for itself (`Topic.isInternal`).

@@ -1,8 +1,12 @@
-//! The cluster as a whole: DescribeCluster, FindCoordinator, ListConfigResources.
+//! The cluster as a whole: DescribeCluster, UnregisterBroker, FindCoordinator, ListConfigResources.
 
 use std::borrow::Cow;
 
+use coordinator::controller::{Reply, Request};
+use engine::ids::BrokerId;
+
 use super::admin::{self, Header};
+use super::errors;
 use crate::env::NetEnv;
 use crate::shard::Shard;
 use crate::wire::describe_cluster::{
@@ -19,6 +23,7 @@ use crate::wire::list_config_resources::{
     ConfigResource, ListConfigResourcesRequest, ListConfigResourcesResponse,
 };
 use crate::wire::metadata::OPERATIONS_UNKNOWN;
+use crate::wire::unregister_broker::{UnregisterBrokerRequest, UnregisterBrokerResponse};
 use crate::wire::{Array, DecodeError, DecodeErrorKind, Encoded, ErrorCode, Reader};
 
 /// Answers DescribeCluster.
@@ -36,14 +41,15 @@ pub fn describe_cluster<E: NetEnv>(
         }));
     }
     let image = shard.image();
-    let brokers = image.brokers().filter_map(|broker| {
+    let told = image.brokers().filter(|broker| request.include_fenced_brokers || !broker.fenced);
+    let brokers = told.filter_map(|broker| {
         let endpoint = admin::endpoint(broker, header.listener)?;
         Some(Broker {
             broker_id: broker.id.0,
             host: Cow::Borrowed(&endpoint.host),
             port: i32::from(endpoint.port),
             rack: broker.rack.as_deref().map(Cow::Borrowed),
-            is_fenced: false,
+            is_fenced: broker.fenced,
         })
     });
     Ok(header.encode(&DescribeClusterResponse {
@@ -57,6 +63,27 @@ pub fn describe_cluster<E: NetEnv>(
         },
         ..Default::default()
     }))
+}
+
+/// How long an answer waits for the controller, where a request does not say.
+const DECISION_WAIT_MS: i32 = 60_000;
+
+/// Answers UnregisterBroker. A broker that is alive is struck off, too, as in Kafka; it comes back
+/// when it registers again.
+pub async fn unregister_broker<E: NetEnv>(
+    shard: &Shard<E>,
+    header: Header<'_>,
+    mut body: Reader<'_>,
+) -> Result<Encoded, DecodeError> {
+    let request = UnregisterBrokerRequest::decode(&mut body, header.version)?;
+    let decision = Request::UnregisterBroker { broker: BrokerId(request.broker_id) };
+    let (error_code, error_message) = match admin::decide(shard, decision, DECISION_WAIT_MS).await {
+        Ok(Reply::UnregisteredBroker(decided)) => admin::outcome(decided),
+        Ok(_) => unreachable!("a reply is of its request's kind"),
+        Err(why) => (errors::of_no_reply(why), Some(Cow::Owned(why.to_string()))),
+    };
+    let response = UnregisterBrokerResponse { error_code, error_message, ..Default::default() };
+    Ok(header.encode(&response))
 }
 
 /// What is wrong with the kind of endpoints that is asked for: only brokers listen here.

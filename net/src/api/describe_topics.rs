@@ -139,8 +139,9 @@ impl<'i> Page<'i, '_> {
                 leader_epoch: partition.leader_epoch.0,
                 replica_nodes: placed.replicas.into(),
                 isr_nodes: placed.isr.into(),
-                eligible_leader_replicas: Some(Array::new()),
-                last_known_elr: Some(Array::new()),
+                eligible_leader_replicas: Some(partition.elr.iter().map(|id| id.0).collect()),
+                // Kafka, too, keeps only the last leader of them.
+                last_known_elr: Some(partition.last_leader.iter().map(|id| id.0).collect()),
                 offline_replicas: placed.offline.into(),
             }
         });

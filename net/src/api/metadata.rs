@@ -212,7 +212,8 @@ struct Describe<'i, 'c> {
 impl<'i> Describe<'i, '_> {
     /// Brokers that clients of this listener can reach.
     fn brokers(&self) -> impl Iterator<Item = Broker<'i>> {
-        self.image.brokers().filter_map(|broker| {
+        let alive = self.image.brokers().filter(|broker| !broker.fenced);
+        alive.filter_map(|broker| {
             let endpoint = admin::endpoint(broker, self.header.listener)?;
             Some(Broker {
                 node_id: broker.id.0,
@@ -295,7 +296,7 @@ pub(super) struct Placed {
     pub replicas: Vec<i32>,
     /// Those in sync.
     pub isr: Vec<i32>,
-    /// Those that the client cannot reach.
+    /// Those that are dead, or that the client cannot reach.
     pub offline: Vec<i32>,
 }
 
@@ -304,7 +305,7 @@ impl Placed {
     pub fn of(image: &Image, header: Header<'_>, partition: &Partition) -> Placed {
         let reached = |id| {
             let broker = image.broker(id);
-            broker.is_some_and(|broker| admin::endpoint(broker, header.listener).is_some())
+            broker.is_some_and(|broker| admin::is_reached(broker, header.listener))
         };
         let (leader_id, mut error_code) = match partition.leader {
             Some(leader) if reached(leader) => (leader.0, ErrorCode::None),

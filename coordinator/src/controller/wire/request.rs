@@ -17,7 +17,7 @@ layout! {
         Heartbeat(heartbeat: HeartbeatV1),
         AlterPartitions { broker: i32, epoch: i64, partitions: Vec<IsrChangeV1>, },
         ElectLeaders { kind: ElectionKindV1, partitions: Option<Vec<(String, i32)>>, },
-        AlterReassignments { partitions: Vec<ReassignmentV1>, },
+        AlterReassignments { partitions: Vec<ReassignmentV1>, keep_factor: bool, },
         UnregisterBroker { broker: i32, },
         UpdateFeatures { updates: Vec<FeatureUpdateV1>, validate_only: bool, },
         PurgedTopics { broker: i32, topics: Vec<[u8; 16]>, },

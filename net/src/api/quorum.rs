@@ -1,0 +1,154 @@
+//! DescribeQuorum: who agrees on the metadata, and how far everybody is.
+//!
+//! The node that leads the quorum knows all of it. Another voter tells whom it knows and what it
+//! knows of itself; the ends of others' logs are -1. A broker without a vote names the leader and
+//! says that another is to be asked.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use coordinator::quorum::{Progress, Status};
+use engine::ids::{BrokerId, Offset};
+use engine::time::Timestamp;
+
+use super::admin::Header;
+use crate::env::NetEnv;
+use crate::shard::Shard;
+use crate::wire::describe_quorum::{
+    DescribeQuorumRequest, DescribeQuorumResponse, Listener, Node, ReplicaState, ResponsePartition,
+    ResponseTopic,
+};
+use crate::wire::{DecodeError, DecodeErrorKind, Encoded, ErrorCode, Reader};
+
+/// Kafka's name of the log of the metadata; its only partition is 0.
+const METADATA_TOPIC: &str = "__cluster_metadata";
+/// Name of the listener by which voters are reached, as Kafka's documentation has it.
+const VOTER_LISTENER: &str = "CONTROLLER";
+/// Most partitions that one request may ask for, of which there is one; who asks for more loses the
+/// connection.
+const PARTITIONS_MAX: usize = 10_000;
+/// What is not known.
+const UNKNOWN: i64 = -1;
+
+/// Answers DescribeQuorum (Kafka's `KafkaRaftClient.handleDescribeQuorumRequest`).
+pub async fn describe_quorum<E: NetEnv>(
+    shard: &Shard<E>,
+    header: Header<'_>,
+    mut body: Reader<'_>,
+) -> Result<Encoded, DecodeError> {
+    let request = DescribeQuorumRequest::decode(&mut body, header.version)?;
+    let asked: usize = request.topics.iter().map(|topic| topic.partitions.len()).sum();
+    if asked > PARTITIONS_MAX {
+        return Err(body.error(DecodeErrorKind::CountTooLarge));
+    }
+    if !is_of_metadata(&request) {
+        return Ok(header.encode(&unknown(&request)));
+    }
+    let (partition, nodes) = match shard.quorum_status().await {
+        Some(status) => (described(&status, shard.env().wall()), nodes(&status)),
+        None => (elsewhere(shard.image().controller()), Vec::new()),
+    };
+    let topic = ResponseTopic {
+        topic_name: Cow::Borrowed(METADATA_TOPIC),
+        partitions: vec![partition].into(),
+    };
+    Ok(header.encode(&DescribeQuorumResponse {
+        topics: vec![topic].into(),
+        nodes: nodes.into(),
+        ..Default::default()
+    }))
+}
+
+/// Whether the request names the metadata's partition and nothing else.
+fn is_of_metadata(request: &DescribeQuorumRequest<'_>) -> bool {
+    let alone = request.topics.len() == 1;
+    request.topics.first().filter(|_| alone).is_some_and(|topic| {
+        let partitions = &topic.partitions;
+        let first = partitions.first().map(|partition| partition.partition_index);
+        topic.topic_name == METADATA_TOPIC && partitions.len() == 1 && first == Some(0)
+    })
+}
+
+fn unknown<'a>(request: &DescribeQuorumRequest<'a>) -> DescribeQuorumResponse<'a> {
+    let error_code = ErrorCode::UnknownTopicOrPartition;
+    let topics = request.topics.iter().map(|topic| ResponseTopic {
+        topic_name: Cow::Borrowed(topic.topic_name),
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|partition| ResponsePartition {
+                partition_index: partition.partition_index,
+                error_code,
+                ..Default::default()
+            })
+            .collect(),
+    });
+    DescribeQuorumResponse { topics: topics.collect(), ..Default::default() }
+}
+
+/// What a node without a vote can say. The code makes clients ask another one.
+fn elsewhere(leader: Option<BrokerId>) -> ResponsePartition<'static> {
+    ResponsePartition {
+        error_code: ErrorCode::NotLeaderOrFollower,
+        error_message: Some(Cow::Borrowed("this broker has no vote in the quorum")),
+        leader_id: leader.map_or(-1, |leader| leader.0),
+        leader_epoch: -1,
+        high_watermark: UNKNOWN,
+        ..Default::default()
+    }
+}
+
+fn described(status: &Status, now: Timestamp) -> ResponsePartition<'static> {
+    let state = |progress: &Progress| replica_state(status, progress, now);
+    ResponsePartition {
+        partition_index: 0,
+        leader_id: status.leader.map_or(-1, |leader| leader.0),
+        leader_epoch: i32::try_from(status.term).unwrap_or(i32::MAX),
+        high_watermark: status.high_watermark.to_wire(),
+        current_voters: status.voters.iter().map(state).collect(),
+        observers: status.learners.iter().map(state).collect(),
+        ..Default::default()
+    }
+}
+
+/// How far one member is, seen from the node that says so at `now`.
+fn replica_state(status: &Status, progress: &Progress, now: Timestamp) -> ReplicaState {
+    let is_me = progress.id == status.me;
+    let end = if is_me { Some(status.end) } else { progress.end };
+    let leads = status.leader == Some(status.me);
+    // The leader has what it has, now.
+    let heard = if is_me && leads { Some(Duration::ZERO) } else { progress.heard };
+    let ago = |passed: Duration| {
+        now.0.saturating_sub(i64::try_from(passed.as_millis()).unwrap_or(i64::MAX))
+    };
+    let heard = heard.map_or(UNKNOWN, ago);
+    let has_all = leads && end.is_some_and(|end| end >= status.end);
+    let directory = if is_me { Some(status.directory) } else { progress.directory };
+    ReplicaState {
+        replica_id: progress.id.0,
+        replica_directory_id: directory.map(|directory| directory.0).unwrap_or_default(),
+        log_end_offset: end.map_or(UNKNOWN, Offset::to_wire),
+        last_fetch_timestamp: heard,
+        last_caught_up_timestamp: if has_all { heard } else { UNKNOWN },
+    }
+}
+
+/// Where the voters listen. One that is alone does not.
+fn nodes(status: &Status) -> Vec<Node<'static>> {
+    let each = status.voters.iter().map(|voter| {
+        let listeners: Vec<_> = listener(&voter.endpoint).into_iter().collect();
+        Node { node_id: voter.id.0, listeners: listeners.into() }
+    });
+    each.collect()
+}
+
+/// A listener from its `host:port`.
+fn listener(endpoint: &str) -> Option<Listener<'static>> {
+    let (host, port) = endpoint.rsplit_once(':')?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    Some(Listener {
+        name: Cow::Borrowed(VOTER_LISTENER),
+        host: Cow::Owned(host.to_owned()),
+        port: port.parse().ok()?,
+    })
+}
