@@ -56,6 +56,7 @@ pub mod metadata;
 pub mod node;
 pub mod partitions;
 pub mod process;
+pub mod replica;
 pub mod shard;
 pub mod stop;
 pub mod topic_config;

@@ -153,6 +153,13 @@ pub(crate) async fn join<E: Env>(env: &E, options: &Options) -> Result<Metadata<
     let dir = metadata_dir(&options.data);
     let mut config = options.broker.topics.clone();
     let snapshot_bytes = config.snapshot_bytes;
+    // What topics are told that say nothing themselves, as far as the controller must know.
+    let number = |name| options.log.text(name).and_then(|text| text.parse().ok());
+    config.min_insync_replicas =
+        number("min.insync.replicas").map_or(config.min_insync_replicas, |n: u64| n as u32);
+    config.flush_messages = number("flush.messages").unwrap_or(config.flush_messages);
+    let unclean = options.log.text("unclean.leader.election.enable");
+    config.unclean_election = unclean.as_deref() == Some("true");
     let quorum = match &options.quorum {
         Some(quorum) => voter_options(options, quorum, snapshot_bytes),
         None => {

@@ -23,6 +23,7 @@ use crate::env::{Listener, NetEnv, Stream};
 use crate::membership::Membership;
 use crate::metadata::{self, Council, StartError};
 use crate::partitions::{remove_files, topic_dir};
+use crate::replica;
 use crate::shard::{Answer, Call, Options, Shard, ShardEnds};
 use crate::voter;
 
@@ -117,6 +118,7 @@ pub async fn run_shard<E: NetEnv>(
     env.spawn(Queue::Background, open_own(shard.clone()));
     env.spawn(Queue::Background, tend(shard.clone()));
     if shard.options().quorum.is_some() {
+        env.spawn(Queue::Replication, replica::follower::run(shard.clone()));
         env.spawn(Queue::Replication, duties::carry_asks(shard.clone()));
     }
     ready();

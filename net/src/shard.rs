@@ -24,6 +24,8 @@ use engine::ids::{BrokerId, TopicId, TopicPartition};
 use engine::log::{Bounds, Shared};
 use engine::wait::{Gate, Watch};
 use replication::config::ReplicationConfig;
+use replication::ask::{FetchFault, ReplicaFetch};
+use replication::leader::Verdict;
 use replication::partition::Notices;
 
 use crate::api::produce::{Outcome, ProduceCall};
@@ -36,6 +38,8 @@ use crate::env::NetEnv;
 use crate::fetch_session::Sessions;
 use crate::mesh::{Answering, Ends, Mesh};
 use crate::partitions::Partitions;
+use crate::replica;
+use crate::replica::leader::{ReadOne, ReplicaRead, Wait};
 use crate::topic_config;
 
 /// What shards go by: what the operator chose, and what follows from it for each of them. The same
@@ -144,6 +148,12 @@ pub enum Call {
     Image(Arc<Image>),
     /// Remove what is left of a deleted topic.
     Purge(TopicId),
+    /// Take a follower's promises.
+    ReplicaFetch(Vec<ReplicaFetch>),
+    /// Read for a follower.
+    ReplicaRead(ReplicaRead),
+    /// Say when one of these partitions has news for a follower.
+    ReplicaPark(Vec<Wait>, Duration),
     /// Nothing of this broker is needed any more: stop when told to.
     Release,
     /// Say whether the device of the data directory has failed.
@@ -156,8 +166,12 @@ pub enum Answer {
     Produced(Vec<Outcome>),
     /// To `Read`: one per part, with the bytes copied once into memory that may cross.
     Read(Vec<ReadPart<Vec<u8>>>),
-    /// To `Park`.
+    /// To `Park` and `ReplicaPark`.
     Grew,
+    /// To `ReplicaFetch`: one each.
+    ReplicaVerdicts(Vec<Result<Verdict, FetchFault>>),
+    /// To `ReplicaRead`: one each, copied once into memory that may cross.
+    ReplicaRead(Vec<ReadOne<Vec<u8>>>),
     /// To `Ask`: one each.
     Told(Vec<Told>),
     /// To `Control`; `None` while the process is stopping.
@@ -428,6 +442,17 @@ impl<E: NetEnv> Shard<E> {
                 answering.answer(Answer::Done);
             }
             Call::Disk => answering.answer(Answer::Disk(self.0.shared.disk.failed())),
+            Call::ReplicaFetch(fetches) => {
+                answering.answer(Answer::ReplicaVerdicts(replica::leader::judge(&shard, &fetches)));
+            }
+            Call::ReplicaRead(call) => self.later(async move {
+                let found = replica::leader::read(&shard, &call).await;
+                answering.answer(Answer::ReplicaRead(replica::leader::copied(found)));
+            }),
+            Call::ReplicaPark(waits, wait_max) => self.later(async move {
+                replica::leader::grew(&shard, &waits, wait_max).await;
+                answering.answer(Answer::Grew);
+            }),
             Call::Release => {
                 self.0.released.raise(1);
                 answering.answer(Answer::Done);
