@@ -151,7 +151,12 @@ fn configure(
     };
     let path = flags.config.clone().or_else(by_variable);
     let file = path.map(|path| read(&path).map(|text| (path, text))).transpose()?;
-    Ok(resolve(Inputs { file, variables, flags: [flags.settings(), more.to_vec()].concat(), hostname })?)
+    Ok(resolve(Inputs {
+        file,
+        variables,
+        flags: [flags.settings(), more.to_vec()].concat(),
+        hostname,
+    })?)
 }
 
 /// Longest file of settings, in bytes.

@@ -55,13 +55,7 @@ impl<E: NetEnv> Controllers<E> {
     /// Of a broker that asks these voters.
     pub fn new(env: &E, me: BrokerId, voters: Vec<(BrokerId, String)>) -> Controllers<E> {
         assert!(!voters.is_empty(), "a cluster has coordinators");
-        Controllers {
-            env: env.clone(),
-            me,
-            voters,
-            leader: Cell::new(0),
-            idle: RefCell::default(),
-        }
+        Controllers { env: env.clone(), me, voters, leader: Cell::new(0), idle: RefCell::default() }
     }
 
     /// Somebody says who leads.
@@ -120,9 +114,7 @@ impl<E: NetEnv> Controllers<E> {
             Some(Err(error)) => Err(Undecided::Unknown(error.to_string())),
             None => {
                 let known = self.voters.iter().position(|(id, _)| *id == leader);
-                match known.filter(|&known| {
-                    known != at && error_code == ErrorCode::NotController
-                }) {
+                match known.filter(|&known| known != at && error_code == ErrorCode::NotController) {
                     Some(known) => self.leader.set(known),
                     None => self.try_next(at).await,
                 }

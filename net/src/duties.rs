@@ -157,9 +157,8 @@ async fn propose<E: NetEnv>(shard: &Shard<E>, wishes: Vec<Wish<E>>) {
 }
 
 fn change(image: &Image, id: TopicPartition, alter: &AlterIsr) -> IsrChange {
-    let registered = |member: BrokerId| {
-        image.broker(member).map_or(BrokerEpoch(-1), |broker| broker.epoch)
-    };
+    let registered =
+        |member: BrokerId| image.broker(member).map_or(BrokerEpoch(-1), |broker| broker.epoch);
     IsrChange {
         partition: id,
         leader_epoch: alter.leader_epoch,

@@ -76,8 +76,7 @@ impl<E: NetEnv> Council<E> {
             Some(quorum) if !quorum.votes => None,
             _ => Some(join(env, options).await?),
         };
-        let others =
-            quorum.map(|quorum| Controllers::new(env, options.me, quorum.voters.clone()));
+        let others = quorum.map(|quorum| Controllers::new(env, options.me, quorum.voters.clone()));
         let council = Council(Rc::new(Inner {
             env: env.clone(),
             voter,
@@ -195,7 +194,8 @@ fn voter_options(
 async fn follow<E: NetEnv>(council: Council<E>, stopping: Watch) {
     let inner = &council.0;
     let others = inner.others.as_ref().expect("without a vote, there are others");
-    let (mut observer, mut link, mut nth) = (Observer::default(), None, inner.env.random() as usize);
+    let (mut observer, mut link, mut nth) =
+        (Observer::default(), None, inner.env.random() as usize);
     while stopping.value() == 0 && !inner.seen_offset.is_closed() {
         let told = match others.since(nth, &mut link, observer.offset()).await {
             Ok(since) => {

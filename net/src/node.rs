@@ -83,7 +83,10 @@ pub async fn run_shard<E: NetEnv>(
                 let listener = env.listen(doors.remove(at).1).await.map_err(NodeError::Listen)?;
                 let metadata = council.voter().expect("it has a coordinators' listener").clone();
                 let stopping = shard.0.released.clone();
-                env.spawn(Queue::Replication, voter::serve(env.clone(), listener, metadata, stopping));
+                env.spawn(
+                    Queue::Replication,
+                    voter::serve(env.clone(), listener, metadata, stopping),
+                );
             }
             let joining = async { Some(join(&shard, &council).await) };
             let stopped = async {

@@ -91,10 +91,8 @@ pub fn decode_ask(request: &FetchRequest<'_>) -> Option<FetchAsk> {
     let mut partition_bytes_max = usize::MAX;
     for topic in request.topics.iter() {
         for part in topic.partitions.iter() {
-            let id = TopicPartition {
-                topic: topic.topic_id,
-                partition: PartitionIndex(part.partition),
-            };
+            let id =
+                TopicPartition { topic: topic.topic_id, partition: PartitionIndex(part.partition) };
             let last = part.last_fetched_epoch;
             let last_epoch = (last >= 0).then_some(LeaderEpoch(last));
             let position = Offset::from_wire(part.fetch_offset);
@@ -110,10 +108,8 @@ pub fn decode_ask(request: &FetchRequest<'_>) -> Option<FetchAsk> {
         }
     }
     let forgotten = request.forgotten_topics.iter().flat_map(|topic| {
-        let id = move |index| TopicPartition {
-            topic: topic.topic_id,
-            partition: PartitionIndex(index),
-        };
+        let id =
+            move |index| TopicPartition { topic: topic.topic_id, partition: PartitionIndex(index) };
         topic.partitions.iter().map(id).collect::<Vec<_>>()
     });
     Some(FetchAsk {

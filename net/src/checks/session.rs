@@ -44,10 +44,8 @@ pub fn begin_session(
         }
         Err(error) => return Err(failed(error)),
         Ok(bytes) => {
-            let damaged = |problem| Failed::IdentityDamaged {
-                file: dir.join(SESSION_FILE),
-                problem,
-            };
+            let damaged =
+                |problem| Failed::IdentityDamaged { file: dir.join(SESSION_FILE), problem };
             let (directory, last) = parse(&bytes).map_err(damaged)?;
             let same_boot = last == CLEAN || (!boot.is_empty() && last == boot);
             let lost = if same_boot { Loss::Nothing } else { Loss::Unsynced };

@@ -95,7 +95,9 @@ fn roles(text: &str, me: BrokerId, voters: &[(BrokerId, String)]) -> Result<(boo
         match role {
             "broker" => serves = true,
             "controller" => votes = true,
-            _ => return Err(("process.roles", format!("`{role}` is neither broker nor controller"))),
+            _ => {
+                return Err(("process.roles", format!("`{role}` is neither broker nor controller")));
+            }
         }
     }
     if !serves && !votes {
