@@ -154,7 +154,7 @@ fn one_decides_and_all_see_it() {
             reached,
             want_shutdown: false,
         };
-        three.ask_controller(leader, || Request::Heartbeat(heartbeat.clone()));
+        three.ask_controller(leader, || Request::Heartbeat(heartbeat));
         for at in (0..3).filter(|at| *at != leader) {
             let elsewhere = three.ask(at, || create("never"));
             let hint = Some(BrokerId(leader as i32));

@@ -16,6 +16,10 @@
 //! * [`shard`]: a whole broker for the partitions that it owns ([`partitions`]). [`mesh`] carries
 //!   calls between shards as data; [`ask`] are the small questions.
 //! * [`metadata`]: shard 0 keeps what the cluster agrees on and gives everybody pictures of it.
+//!   [`membership`]: this broker registers, beats, takes its leave. [`duties`]: what pictures ask of
+//!   partitions, and what their leaders ask of the controller.
+//! * [`replica`]: followers and leaders on the wire. [`voter`]: a coordinator among the nodes;
+//!   [`controllers`]: asking one from outside; [`link`]: a connection to another node.
 //! * [`node`]: what a shard does from its first turn to its last; [`process`]: the process around
 //!   it, with [`checks`], [`watchdog`] and [`stop`]; [`cli`] and [`config`]: what it is told.
 //! * [`env`](mod@env): the seams to sockets and lanes, on io_uring and on a seed.
