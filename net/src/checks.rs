@@ -19,7 +19,7 @@ mod data_dir;
 mod session;
 
 pub use data_dir::{DataLock, Identity, check_identity};
-pub use session::{Session, begin_session, end_session};
+pub use session::{Session, begin_session, end_session, fail_session};
 
 /// The oldest kernel with every io_uring operation that the shards use.
 const KERNEL_MIN: (u32, u32) = (5, 8);
@@ -159,6 +159,19 @@ pub enum Failed {
         dir: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// Its device failed a write or a sync in an earlier run.
+    #[error(
+        "the device of {} failed a write or a sync: what was acknowledged since may be gone, \
+         though a later read may show it. Replace the device; or remove {} to go on with what is \
+         left, as a directory that promises nothing",
+        .dir.display(), .file.display()
+    )]
+    DeviceFailed {
+        /// The directory.
+        dir: PathBuf,
+        /// The file that remembers it.
+        file: PathBuf,
     },
 }
 

@@ -10,7 +10,7 @@ use coordinator::cluster::ClusterId;
 use nix::sys::statvfs::statvfs;
 
 use crate::checks::{
-    self, DataLock, Identity, Note, Session, begin_session, check_identity, end_session,
+    self, DataLock, Identity, Note, Session, begin_session, check_identity, end_session, fail_session,
 };
 use crate::config::{BrokerConfig, Resolved};
 use crate::env::uring::{Door, ShardOptions, Shards, UringEnv, bind, start_shards};
@@ -95,6 +95,7 @@ fn serve(mut resolved: Resolved) -> Result<(), Stopped> {
             wait_for_signal(signals, news_tx)
         },
         stops,
+        || fail_session(&data_dir, session.directory),
     );
     if outcome.is_ok() {
         running.join();
@@ -207,12 +208,14 @@ async fn run_shard(env: UringEnv, seat: Seat, options: Arc<Options>) {
     let _ = news.send(News::Ended(index, ended));
 }
 
-/// Follows the shards from ready to ended. `ready` is called when all of them serve.
+/// Follows the shards from ready to ended. `ready` is called when all of them serve,
+/// `device_failed` when one ends because of that.
 fn watch(
     running: &Shards<()>,
     news: &mpsc::Receiver<News>,
     ready: impl FnOnce() -> std::io::Result<()>,
     stops: Vec<<UringEnv as NetEnv>::LaneTx<()>>,
+    device_failed: impl Fn(),
 ) -> Result<(), Stopped> {
     let _watchdog = Watchdog::start(running)?;
     let mut ready = Some(ready);
@@ -232,7 +235,12 @@ fn watch(
             }
             News::Stop => stops.iter().for_each(|stop| drop(stop.try_send(()))),
             News::Ended(_, Ok(())) => ended += 1,
-            News::Ended(shard, Err(error)) => return Err(format!("shard {shard}: {error}").into()),
+            News::Ended(shard, Err(error)) => {
+                if matches!(error, NodeError::Disk(_)) {
+                    device_failed();
+                }
+                return Err(format!("shard {shard}: {error}").into());
+            }
         }
     }
     Ok(())

@@ -17,6 +17,9 @@ const SESSION_FILE: &str = "session.properties";
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// In place of a boot id, when the node stopped in good order.
 const CLEAN: &str = "clean";
+/// In place of a boot id, when the device failed: a sync that succeeds after one that failed may
+/// have lost data (ext4 reports a failed sync once), so that this directory is done for.
+const DEVICE_FAILED: &str = "device-failed";
 /// Such a file is a few lines.
 const SESSION_BYTES_MAX: usize = 1_024;
 
@@ -47,6 +50,10 @@ pub fn begin_session(
             let damaged =
                 |problem| Failed::IdentityDamaged { file: dir.join(SESSION_FILE), problem };
             let (directory, last) = parse(&bytes).map_err(damaged)?;
+            if last == DEVICE_FAILED {
+                let file = dir.join(SESSION_FILE);
+                return Err(Failed::DeviceFailed { dir: dir.to_owned(), file });
+            }
             let same_boot = last == CLEAN || (!boot.is_empty() && last == boot);
             let lost = if same_boot { Loss::Nothing } else { Loss::Unsynced };
             Session { directory, lost }
@@ -59,6 +66,13 @@ pub fn begin_session(
 /// Notes that the run has ended in good order: everything is synced.
 pub fn end_session(_lock: &DataLock, dir: &Path, directory: DirectoryId) -> io::Result<()> {
     write(dir, directory, CLEAN)
+}
+
+/// Notes that the device failed, as far as it lets itself be written to.
+pub fn fail_session(dir: &Path, directory: DirectoryId) {
+    if let Err(error) = write(dir, directory, DEVICE_FAILED) {
+        tracing::error!(dir = %dir.display(), %error, "the failure could not be noted");
+    }
 }
 
 /// Which start of the machine this is; empty if the system does not say.
@@ -118,6 +132,9 @@ mod tests {
         end_session(&lock, dir, first.directory).unwrap();
         let clean = begin_session(&lock, dir, || unreachable!()).unwrap();
         assert_eq!(clean.lost, Loss::Nothing);
+        fail_session(dir, first.directory);
+        let refused = begin_session(&lock, dir, || unreachable!()).unwrap_err();
+        assert!(refused.to_string().contains("session.properties"), "{refused}");
     }
 
     #[test]
