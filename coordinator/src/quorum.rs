@@ -1,7 +1,7 @@
 //! The metadata quorum: an odd number of coordinators that agree on one log.
 //!
 //! Consensus is openraft's; this folder is its house: the environment it runs in ([`runtime`]), the
-//! device under it ([`log`], [`facts`], [`snapshots`]), the way to the others as data ([`outbox`],
+//! device under it (`log`, `facts`, `snapshots`), the way to the others as data ([`outbox`],
 //! [`Quorum::receive`]), and the words in which everybody else speaks of it. It knows nothing of
 //! what the records say; a [`Memory`] does.
 //!
@@ -215,6 +215,74 @@ struct Inner<E: Env, S: Memory> {
     photographed: Cell<u64>,
 }
 
+/// What a directory holds.
+struct Found<E: Env> {
+    facts: Facts<E>,
+    snapshots: Snapshots<E>,
+    log: Entries<E>,
+    state: Rc<State>,
+    opened: Opened,
+}
+
+impl<E: Env> Found<E> {
+    /// Looks, and makes what is not there.
+    async fn look(
+        env: &E,
+        dir: &Path,
+        options: &Options,
+        world: &World,
+    ) -> Result<Found<E>, OpenError> {
+        let (me, mutant) = (options.me, options.mutant);
+        env.create_dir(dir).await?;
+        let owner = Owner { me, cluster: options.cluster.as_deref() };
+        let (facts, created) = Facts::open(env, dir, owner, mutant).await?;
+        let snapshots = Snapshots::new(env, dir, mutant);
+        let newest = snapshots.newest().await?;
+        let log = Entries::open(env, &dir.join("log"), &facts, world, mutant).await?;
+        let from = newest.as_ref().map_or(0, |newest| end_of(&newest.meta));
+        if log.first() > from {
+            return Err(OpenError::Gap { from, first: log.first() });
+        }
+        let replayed_bytes = log.record_bytes_from(from);
+        let opened = Opened { snapshot: Offset::new(from), replayed_bytes, created };
+        let state = Rc::new(State::begin(newest));
+        Ok(Found { facts, snapshots, log, state, opened })
+    }
+
+    /// Lets openraft begin with it.
+    async fn take_part<S: Memory>(
+        &self,
+        env: &E,
+        options: &Options,
+        world: &World,
+        memory: &Rc<S>,
+        (peers, outbox): (&Peers<E>, &Outbox),
+    ) -> Result<Raft<E, S>, OpenError> {
+        let (me, mutant) = (options.me, options.mutant);
+        let lines = Lines {
+            env: env.clone(),
+            me,
+            peers: peers.clone(),
+            outbox: outbox.clone(),
+            patience: options.election_timeout,
+        };
+        let early = (mutant == Some(Mutant::ApplyUncommitted)).then(|| {
+            let memory = memory.clone();
+            let early: storage::Early = Rc::new(move |entry| {
+                let _ = apply_to(&*memory, entry);
+            });
+            early
+        });
+        let storage = Storage { log: self.log.clone(), facts: self.facts.clone(), early };
+        let applier = Applier::new(memory, &self.snapshots, &self.state, mutant);
+        let config = Arc::new(config(options));
+        let begun = world.within(Raft::new(me, config, lines, storage, applier)).await;
+        let raft = begun.map_err(|fatal| OpenError::Raft(fatal.to_string()))?;
+        *self.state.found.borrow_mut() = None;
+        Ok(raft)
+    }
+}
+
 /// The right to append the next entry.
 pub struct Turn<'a> {
     _guard: runtime::Guard<'a, ()>,
@@ -230,70 +298,38 @@ impl<E: Env, S: Memory> Quorum<E, S> {
         memory: &Rc<S>,
     ) -> Result<(Quorum<E, S>, Opened), OpenError> {
         check_voters(&options)?;
-        let (me, mutant) = (options.me, options.mutant);
         let world = World::new(env);
-        env.create_dir(dir).await?;
-        let owner = Owner { me, cluster: options.cluster.as_deref() };
-        let (facts, created) = Facts::open(env, dir, owner, mutant).await?;
-        let snapshots = Snapshots::new(env, dir, mutant);
-        let found = snapshots.newest().await?;
-        let log = Entries::open(env, &dir.join("log"), &facts, &world, mutant).await?;
-        let from = found.as_ref().map_or(0, |found| end_of(&found.meta));
-        if log.first() > from {
-            return Err(OpenError::Gap { from, first: log.first() });
-        }
-        let replayed_bytes = log.record_bytes_from(from);
-        let opened = Opened { snapshot: Offset::new(from), replayed_bytes, created };
-        let state = Rc::new(State::begin(found));
-        let peers = Peers::new(me, &facts, &log, &state);
+        let found = Found::look(env, dir, &options, &world).await?;
+        let Found { facts, snapshots, log, state, opened } = &found;
+        let peers = Peers::new(options.me, facts, log, state);
         let outbox = Outbox::new();
-        let lines = Lines {
-            env: env.clone(),
-            me,
-            peers: peers.clone(),
-            outbox: outbox.clone(),
-            patience: options.election_timeout,
-        };
-        let early = (mutant == Some(Mutant::ApplyUncommitted)).then(|| {
-            let memory = memory.clone();
-            let early: storage::Early = Rc::new(move |entry| {
-                let _ = apply_to(&*memory, entry);
-            });
-            early
-        });
-        let storage = Storage { log: log.clone(), facts: facts.clone(), early };
-        let applier = Applier::new(memory, &snapshots, &state, mutant);
-        let config = Arc::new(config(&options));
-        let begun = world.within(Raft::new(me, config, lines, storage, applier)).await;
-        let raft = begun.map_err(|fatal| OpenError::Raft(fatal.to_string()))?;
-        *state.found.borrow_mut() = None;
+        let raft = found.take_part(env, &options, &world, memory, (&peers, &outbox)).await?;
         let desk = Desk {
             raft: raft.clone(),
             peers: peers.clone(),
             log: log.clone(),
             incoming: RefCell::default(),
         };
-        let photographed = Cell::new(log.record_bytes() - replayed_bytes);
         let quorum = Quorum(Rc::new(Inner {
             env: env.clone(),
             options,
             world,
             raft,
             desk,
-            log,
-            facts,
+            log: log.clone(),
+            facts: facts.clone(),
             peers,
-            snapshots,
+            snapshots: snapshots.clone(),
             memory: memory.clone(),
-            state,
+            state: state.clone(),
             outbox,
             turn: Lock::new(()),
             ended: Watch::new(0),
-            photographed,
+            photographed: Cell::new(log.record_bytes() - opened.replayed_bytes),
         }));
         quorum.begin().await?;
         env.spawn(Queue::Background, quorum.clone().keep_short());
-        Ok((quorum, opened))
+        Ok((quorum, *opened))
     }
 
     /// Begins a new quorum where there is none; one that this node is alone in begins to lead.
@@ -314,8 +350,10 @@ impl<E: Env, S: Memory> Quorum<E, S> {
                 .collect();
             inner.log.reserve(0).await?;
             match inner.world.within(inner.raft.initialize(voters)).await {
+                // Beginning includes the first election.
+                Ok(()) => return Ok(()),
                 // Not allowed any more: another's word has come before.
-                Ok(()) | Err(openraft::errors::RaftError::APIError(_)) => {}
+                Err(openraft::errors::RaftError::APIError(_)) => {}
                 Err(fatal) => return Err(raft(fatal.to_string())),
             }
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use alone::{registration, topic};
 use coordinator::config::Config;
-use coordinator::controller::{Reply, Request};
+use coordinator::controller::{Heartbeat, Reply, Request};
 use coordinator::metadata::Metadata;
 use coordinator::observer::{ObserveError, Observer};
 use coordinator::quorum::Options;
@@ -52,7 +52,9 @@ impl Three {
                 ..Options::alone(BrokerId(at as i32))
             };
             let dir = Path::new("/data/metadata");
-            let opened = Metadata::join(&env, dir, options, Config::default()).await;
+            // The broker of this test says only once that it is there.
+            let config = Config { session_timeout: None, ..Config::default() };
+            let opened = Metadata::join(&env, dir, options, config).await;
             let (metadata, _) = opened.unwrap();
             *mine.borrow_mut() = Some(metadata.clone());
             while let Some(message) = metadata.outbox().next().await {
@@ -143,7 +145,16 @@ fn one_decides_and_all_see_it() {
     for seed in 0..10 {
         let three = Three::start(seed);
         let register = || Request::RegisterBroker(registration(1));
-        let (leader, _) = three.ask_controller(0, register);
+        let (leader, registered) = three.ask_controller(0, register);
+        let Reply::Registered(Ok(registered)) = registered else { panic!("{registered:?}") };
+        let reached = three.metadata(leader).image().offset();
+        let heartbeat = Heartbeat {
+            broker: BrokerId(1),
+            epoch: registered.epoch,
+            reached,
+            want_shutdown: false,
+        };
+        three.ask_controller(leader, || Request::Heartbeat(heartbeat));
         for at in (0..3).filter(|at| *at != leader) {
             let elsewhere = three.ask(at, || create("never"));
             let hint = Some(BrokerId(leader as i32));

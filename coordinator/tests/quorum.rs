@@ -10,6 +10,10 @@ use std::time::Duration;
 use cluster::Cluster;
 use coordinator::quorum::types::Voter;
 use coordinator::quorum::{ChangeError, Mutant, Refusal, Status};
+use engine::env::sim::End;
+
+/// A bug on purpose must be found within so many seeds.
+const MUTANT_SEEDS: u64 = 200;
 
 /// One run: some seconds in which bad things happen, then all is well.
 fn run(seed: u64, voters: usize, mutant: Option<Mutant>) -> (u64, usize, usize) {
@@ -45,6 +49,28 @@ fn three_agree() {
     cluster.settle();
 }
 
+/// One run in which the power goes again and again, for one or for all at once, and comes back at
+/// once: what was told and not kept shows.
+fn storm(seed: u64, voters: usize, mutant: Option<Mutant>) {
+    let mut cluster = Cluster::new(seed, voters, mutant);
+    // So that the log lets go of entries several times between two cuts.
+    cluster.options.snapshot_bytes = 60;
+    let random = cluster.sim.workload(0);
+    cluster.heal();
+    for _ in 0..8 {
+        cluster.sim.run_for(Duration::from_millis(200 + random.below(1300)));
+        let one = random.below(2 * voters as u64) as usize;
+        for (at, place) in cluster.places.iter().enumerate() {
+            if one >= voters || one == at {
+                place.node.end(End::PowerCut);
+            }
+        }
+        cluster.heal();
+        cluster.refusals();
+    }
+    cluster.settle();
+}
+
 fn runs(seeds: std::ops::Range<u64>, voters: usize) {
     let (mut acknowledged, mut terms) = (0, 0);
     let count = seeds.end - seeds.start;
@@ -67,6 +93,14 @@ fn whatever_happens_to_five() {
 }
 
 #[test]
+fn whatever_the_power_does() {
+    for seed in 2000..2020 {
+        storm(seed, 3, None);
+        storm(seed, 5, None);
+    }
+}
+
+#[test]
 fn the_same_seed_is_the_same_run() {
     for seed in [3, 17, 1234] {
         assert_eq!(run(seed, 3, None), run(seed, 3, None));
@@ -80,8 +114,13 @@ fn every_bug_on_purpose_is_found() {
     std::panic::set_hook(Box::new(|_| ()));
     let mut missed = Vec::new();
     for mutant in Mutant::ALL {
-        let found = (0..400)
-            .position(|seed| std::panic::catch_unwind(|| run(seed, 3, Some(mutant))).is_err());
+        let found = (0..MUTANT_SEEDS).position(|seed| {
+            let both = || {
+                storm(seed, 3, Some(mutant));
+                run(seed, 3, Some(mutant));
+            };
+            std::panic::catch_unwind(both).is_err()
+        });
         match found {
             Some(seed) => println!("{mutant:?}: seed {seed}"),
             None => missed.push(mutant),
@@ -98,7 +137,7 @@ fn an_emptied_voter_is_not_let_in_again_under_its_name() {
     cluster.settle();
     let before = cluster.truth.borrow().acknowledged.len();
     let empty = 2;
-    cluster.places[empty].node.end(engine::env::sim::End::PowerCut);
+    cluster.places[empty].node.end(End::PowerCut);
     cluster.forget(empty);
     cluster.start(empty);
     cluster.sim.run_for(Duration::from_secs(3));
@@ -112,7 +151,7 @@ fn an_emptied_voter_is_not_let_in_again_under_its_name() {
     assert_eq!(trouble, Some(Refusal::OtherDirectory(directory)));
     // It is not heard either, also when the leader is gone and its vote would be needed.
     let gone = cluster.leader().unwrap();
-    cluster.places[gone].node.end(engine::env::sim::End::Kill);
+    cluster.places[gone].node.end(End::Kill);
     cluster.sim.run_for(Duration::from_secs(3));
     assert_eq!(cluster.leader(), None);
     cluster.start(gone);
@@ -213,7 +252,7 @@ fn whoever_cannot_be_a_voter_is_told_why() {
         let mut cluster = Cluster::new(1, 1, None);
         cluster.heal();
         cluster.settle();
-        cluster.places[0].node.end(engine::env::sim::End::Kill);
+        cluster.places[0].node.end(End::Kill);
         cluster.options.cluster = Some(name.into());
         cluster.rename(0, id);
         cluster.start(0);

@@ -16,8 +16,10 @@ use nix::sys::statfs::statfs;
 use nix::sys::utsname::uname;
 
 mod data_dir;
+mod session;
 
 pub use data_dir::{DataLock, Identity, check_identity};
+pub use session::{Session, begin_session, end_session};
 
 /// The oldest kernel with every io_uring operation that the shards use.
 const KERNEL_MIN: (u32, u32) = (5, 8);

@@ -30,6 +30,8 @@ struct Line {
 enum Command {
     /// Run a broker (the default).
     Broker(Flags),
+    /// Run a coordinator of a cluster: it holds a vote and no partitions.
+    Coordinator(Flags),
     /// Show the settings that a broker would run with, and where each comes from.
     Config {
         /// Explain every setting instead.
@@ -118,9 +120,13 @@ pub fn decide(
     match line.command {
         None => broker(line.broker, variables, hostname),
         Some(Command::Broker(flags)) => broker(flags, variables, hostname),
+        Some(Command::Coordinator(flags)) => {
+            let role = ("coordinator", "process.roles", "controller".to_string());
+            Ok(Action::Broker(Box::new(configure(flags, &[role], variables, hostname)?)))
+        }
         Some(Command::Config { docs: true, .. }) => Ok(Action::Print(docs())),
         Some(Command::Config { docs: false, flags }) => {
-            Ok(Action::Print(effective(&configure(flags, variables, hostname)?)))
+            Ok(Action::Print(effective(&configure(flags, &[], variables, hostname)?)))
         }
     }
 }
@@ -130,11 +136,12 @@ fn broker(
     variables: Vec<(String, String)>,
     hostname: String,
 ) -> Result<Action, CliError> {
-    Ok(Action::Broker(Box::new(configure(flags, variables, hostname)?)))
+    Ok(Action::Broker(Box::new(configure(flags, &[], variables, hostname)?)))
 }
 
 fn configure(
     flags: Flags,
+    more: &[(&'static str, &'static str, String)],
     variables: Vec<(String, String)>,
     hostname: String,
 ) -> Result<Resolved, CliError> {
@@ -144,7 +151,12 @@ fn configure(
     };
     let path = flags.config.clone().or_else(by_variable);
     let file = path.map(|path| read(&path).map(|text| (path, text))).transpose()?;
-    Ok(resolve(Inputs { file, variables, flags: flags.settings(), hostname })?)
+    Ok(resolve(Inputs {
+        file,
+        variables,
+        flags: [flags.settings(), more.to_vec()].concat(),
+        hostname,
+    })?)
 }
 
 /// Longest file of settings, in bytes.

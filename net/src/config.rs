@@ -15,13 +15,16 @@ use std::time::Duration;
 use coordinator::cluster::Endpoint;
 use engine::config::{EngineLimits, Kind, LogOverrides};
 use engine::ids::BrokerId;
+use replication::config::ReplicationConfig;
 
+pub mod cluster;
 pub mod listeners;
 pub mod log;
 pub mod names;
 pub mod properties;
 pub mod settings;
 
+use cluster::ClusterConfig;
 use listeners::Listener;
 
 /// What a broker is told.
@@ -35,6 +38,14 @@ pub struct BrokerConfig {
     pub listeners: Vec<Listener>,
     /// How clients reach each listener; a port of 0 stands for the one that was bound.
     pub advertised: Vec<Endpoint>,
+    /// Its place in a cluster of several nodes; `None`: it is all of it.
+    pub cluster: Option<ClusterConfig>,
+    /// How often it tells the controller that it is there.
+    pub heartbeat: Duration,
+    /// How long the leading coordinator may be silent.
+    pub election_timeout: Duration,
+    /// Numbers of replication.
+    pub replication: ReplicationConfig,
     /// Everything it keeps.
     pub data_dir: PathBuf,
     /// How many shards; `None`: one on each core.
@@ -74,6 +85,10 @@ impl Default for BrokerConfig {
             rack: None,
             listeners: vec![Listener { name, host, port }],
             advertised: vec![Endpoint { listener, host: advertised_host, port: advertised_port }],
+            cluster: None,
+            heartbeat: Duration::from_millis(300),
+            election_timeout: Duration::from_millis(300),
+            replication: ReplicationConfig::default(),
             data_dir: PathBuf::from("./ringbolt-data"),
             shards: None,
             topics: coordinator::config::Config::default(),
@@ -343,18 +358,47 @@ impl Layers {
             controller_names: text("controller.listener.names"),
             protocol_map: text("listener.security.protocol.map"),
         };
-        match listeners::resolve(&given, hostname) {
-            Ok(resolved) => {
-                config.listeners = resolved.bound;
-                config.advertised = resolved.advertised;
-                self.warnings.extend(resolved.warnings);
+        let resolved = match listeners::resolve(&given, hostname) {
+            Ok(resolved) => resolved,
+            Err(wrong) => return self.wrong(wrong.setting, &wrong.reason),
+        };
+        let place = cluster::resolve(&cluster::Given {
+            me: config.node_id,
+            roles: text("process.roles"),
+            voters: text("controller.quorum.voters"),
+            id: text("cluster.id"),
+            peer_listener: text("inter.broker.listener.name"),
+            bound: &resolved.bound,
+            control: &resolved.control,
+        });
+        match place {
+            Ok(None) if resolved.bound.is_empty() => {
+                return self.wrong("listeners", "no listener is left for clients");
             }
-            Err(wrong) => {
-                let given = self.given.get(wrong.setting);
-                let source = given.map_or(Source::Default, |given| given.source.clone());
-                self.problem(source, format!("{}: {}", wrong.setting, wrong.reason));
+            Ok(None) => {
+                let unopened = |listener: &Listener| {
+                    let name = &listener.name;
+                    format!("listener {name} is not opened: this node is the whole cluster")
+                };
+                self.warnings.extend(resolved.control.iter().map(unopened));
             }
+            Ok(Some(place)) => {
+                if place.serves && resolved.bound.is_empty() {
+                    return self.wrong("listeners", "no listener is left for clients");
+                }
+                config.cluster = Some(place);
+            }
+            Err((setting, why)) => return self.wrong(setting, &why),
         }
+        config.listeners = resolved.bound;
+        config.advertised = resolved.advertised;
+        self.warnings.extend(resolved.warnings);
+    }
+
+    fn wrong(&mut self, setting: &'static str, why: &str) {
+        let given = self.given.get(setting);
+        let source = given.map_or(Source::Default, |given| given.source.clone());
+        self.problem(source, format!("{setting}: {why}"));
     }
 
     fn finish_warnings(&mut self) {

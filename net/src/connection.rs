@@ -26,6 +26,8 @@ use crate::api::fetch::{self, Bytes, Fetch};
 use crate::api::produce::{self, Produce};
 use crate::env::{NetEnv, Stream};
 use crate::frame::Frame;
+use crate::replica;
+use crate::replica::leader::{ReplicaRequest, Session};
 use crate::shard::Shard;
 use crate::wire::fetch::FetchRequest;
 use crate::wire::produce::ProduceRequest;
@@ -42,6 +44,7 @@ const SLICES_PER_WRITE_MAX: usize = 256;
 enum Pending<E: NetEnv> {
     Produce(Produce<E>),
     Fetch(Fetch),
+    Replica(ReplicaRequest<E>),
     /// Decoded when its turn comes.
     Other(Frame),
 }
@@ -60,6 +63,8 @@ struct Connection<E: NetEnv> {
     /// Others than Produce and Fetch that were started, over all time: (started, number of the
     /// last one).
     last_other: Cell<u64>,
+    /// The stream of the follower on the other side, if one is there.
+    follower: RefCell<Option<Rc<Session<E>>>>,
     /// Bytes of requests that wait.
     waiting_bytes: Cell<usize>,
 }
@@ -95,6 +100,7 @@ pub async fn serve<E: NetEnv>(shard: Shard<E>, stream: E::Stream, listener: Rc<s
         started: Watch::new(0),
         answered: Watch::new(0),
         last_other: Cell::new(0),
+        follower: RefCell::new(None),
         waiting_bytes: Cell::new(0),
     });
     let writer = connection.clone();
@@ -241,7 +247,12 @@ impl<E: NetEnv> Connection<E> {
             }
             FetchRequest::KEY => {
                 let request = FetchRequest::decode(&mut reader, version).map_err(malformed)?;
-                Pending::Fetch(fetch::start(shard, &request, version, number))
+                match self.follower_of(&request, version) {
+                    Some(session) => Pending::Replica(
+                        replica::leader::start(shard, &session, &request, number).await,
+                    ),
+                    None => Pending::Fetch(fetch::start(shard, &request, version, number)),
+                }
             }
             _ => {
                 self.last_other.set(self.started.value() + 1);
@@ -253,6 +264,20 @@ impl<E: NetEnv> Connection<E> {
         self.queue.borrow_mut().push_back((pending, frame.len()));
         self.started.raise(self.started.value() + 1);
         Ok(())
+    }
+
+    /// The stream of which a request is: only on the brokers' own listener is there one.
+    fn follower_of(&self, request: &FetchRequest<'_>, version: i16) -> Option<Rc<Session<E>>> {
+        let quorum = self.shard.options().quorum.as_ref()?;
+        let theirs = *self.listener == *quorum.peer_listener;
+        if !theirs || version != replica::VERSION || request.stream_seq < 0 {
+            return None;
+        }
+        let mut follower = self.follower.borrow_mut();
+        if follower.is_none() {
+            *follower = Session::of(request);
+        }
+        follower.clone()
     }
 
     /// Finishes requests in their order until the reader has ended and all are answered.
@@ -288,6 +313,7 @@ impl<E: NetEnv> Connection<E> {
                 Ok(answer.map(Outgoing::from))
             }
             Pending::Fetch(fetch) => Ok(Some(fetch.finish(shard).await)),
+            Pending::Replica(request) => Ok(Some(request.finish(shard).await)),
             Pending::Other(frame) => {
                 let mut reader = Reader::new(&frame);
                 let header = RequestHeader::decode(&mut reader)?;

@@ -16,6 +16,10 @@
 //! * [`shard`]: a whole broker for the partitions that it owns ([`partitions`]). [`mesh`] carries
 //!   calls between shards as data; [`ask`] are the small questions.
 //! * [`metadata`]: shard 0 keeps what the cluster agrees on and gives everybody pictures of it.
+//!   [`membership`]: this broker registers, beats, takes its leave. [`duties`]: what pictures ask of
+//!   partitions, and what their leaders ask of the controller.
+//! * [`replica`]: followers and leaders on the wire. [`voter`]: a coordinator among the nodes;
+//!   [`controllers`]: asking one from outside; [`link`]: a connection to another node.
 //! * [`node`]: what a shard does from its first turn to its last; [`process`]: the process around
 //!   it, with [`checks`], [`watchdog`] and [`stop`]; [`cli`] and [`config`]: what it is told.
 //! * [`env`](mod@env): the seams to sockets and lanes, on io_uring and on a seed.
@@ -43,18 +47,23 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod connection;
+pub mod controllers;
+pub mod duties;
 pub mod env;
 pub mod fetch_session;
 pub mod frame;
 pub mod history;
 pub mod link;
+pub mod membership;
 pub mod mesh;
 pub mod metadata;
 pub mod node;
 pub mod partitions;
 pub mod process;
+pub mod replica;
 pub mod shard;
 pub mod stop;
 pub mod topic_config;
+pub mod voter;
 pub mod watchdog;
 pub mod wire;

@@ -5,6 +5,7 @@
 //! something else. Drop it and connect anew.
 
 use std::io::{self, IoSlice};
+use std::rc::Rc;
 use std::time::Duration;
 
 use futures_lite::future;
@@ -79,6 +80,14 @@ impl<E: NetEnv> Link<E> {
         in_time(&env, within, calling).await
     }
 
+    /// Whether it still stands, and nothing has come that nobody asked for.
+    pub async fn is_quiet(&self) -> bool {
+        let mut byte = [0];
+        let mut read = std::pin::pin!(self.stream.read(&mut byte));
+        // A read that is dropped has taken nothing.
+        future::poll_once(&mut read).await.is_none() && self.inbox.is_empty()
+    }
+
     /// Sends a request; answers come in the order of the requests.
     pub async fn send<'q, R: Request<'q>>(
         &mut self,
@@ -94,21 +103,67 @@ impl<E: NetEnv> Link<E> {
 
     /// The answer to request `number`, which is the next that is due.
     pub async fn receive(&mut self, number: i32) -> Result<Answer, LinkError> {
-        let frame = loop {
-            if let Some(frame) = self.inbox.take()? {
-                break frame;
-            }
-            let read = self.stream.read(self.inbox.room()).await?;
-            if read == 0 {
-                return Err(LinkError::Closed);
-            }
-            self.inbox.filled(read);
-        };
-        let got = frame.first_chunk().map_or(-1, |bytes| i32::from_be_bytes(*bytes));
-        if got != number {
-            return Err(LinkError::OutOfOrder { got, expected: number });
+        let answer = Answer(read_frame(&self.stream, &mut self.inbox).await?);
+        answer.expect(number)?;
+        Ok(answer)
+    }
+}
+
+/// The sending side of a link.
+pub struct Sending<E: NetEnv> {
+    stream: Rc<E::Stream>,
+    next: i32,
+}
+
+/// The receiving side of a link.
+pub struct Receiving<E: NetEnv> {
+    env: E,
+    stream: Rc<E::Stream>,
+    inbox: Inbox,
+}
+
+impl<E: NetEnv> Link<E> {
+    /// Both sides of a link on which nothing was sent yet.
+    pub fn split(self) -> (Sending<E>, Receiving<E>) {
+        let stream = Rc::new(self.stream);
+        let sending = Sending { stream: stream.clone(), next: self.next };
+        (sending, Receiving { env: self.env, stream, inbox: self.inbox })
+    }
+}
+
+impl<E: NetEnv> Sending<E> {
+    /// The correlation id of the next request.
+    pub fn take_number(&mut self) -> i32 {
+        let number = self.next;
+        self.next = self.next.wrapping_add(1);
+        number
+    }
+
+    /// Sends a request that has such a number.
+    pub async fn send(&mut self, frame: Encoded) -> Result<(), LinkError> {
+        Ok(self.stream.write_all(&[IoSlice::new(&frame.into_bytes())]).await?)
+    }
+}
+
+impl<E: NetEnv> Receiving<E> {
+    /// The next answer.
+    pub async fn next(&mut self, within: Duration) -> Result<Answer, LinkError> {
+        let env = self.env.clone();
+        in_time(&env, within, read_frame(&*self.stream, &mut self.inbox)).await.map(Answer)
+    }
+}
+
+/// Reads until a whole frame is there.
+async fn read_frame<S: Stream>(stream: &S, inbox: &mut Inbox) -> Result<Frame, LinkError> {
+    loop {
+        if let Some(frame) = inbox.take()? {
+            return Ok(frame);
         }
-        Ok(Answer(frame))
+        let read = stream.read(inbox.room()).await?;
+        if read == 0 {
+            return Err(LinkError::Closed);
+        }
+        inbox.filled(read);
     }
 }
 
@@ -116,6 +171,12 @@ impl<E: NetEnv> Link<E> {
 pub struct Answer(Frame);
 
 impl Answer {
+    /// Whether it answers request `number`.
+    pub fn expect(&self, number: i32) -> Result<(), LinkError> {
+        let got = self.0.first_chunk().map_or(-1, |bytes| i32::from_be_bytes(*bytes));
+        if got == number { Ok(()) } else { Err(LinkError::OutOfOrder { got, expected: number }) }
+    }
+
     /// What it says.
     pub fn decode<'a, M: Message<'a>>(&'a self, version: i16) -> Result<M, LinkError> {
         Ok(decode_response(&self.0, version)?.1)

@@ -195,6 +195,20 @@ impl<E: NetEnv, C: Send + 'static, A: Send + 'static> Answering<E, C, A> {
 }
 
 impl<E: NetEnv, C: Send + 'static, A: Send + 'static> Awaited<E, C, A> {
+    /// Whether the answer has come and was not taken.
+    pub fn is_answered(&self) -> bool {
+        self.slot.answer.borrow().is_some()
+    }
+
+    /// The same; otherwise the task is woken when it comes.
+    pub fn poll_answered(&mut self, cx: &mut std::task::Context<'_>) -> bool {
+        let answered = self.is_answered();
+        if !answered {
+            *self.slot.waker.borrow_mut() = Some(cx.waker().clone());
+        }
+        answered
+    }
+
     /// Waits for the answer.
     pub async fn answer(&mut self) -> A {
         poll_fn(|cx| {

@@ -14,13 +14,18 @@ use engine::cache::BlockBudget;
 use engine::env::Queue;
 use engine::ids::{TopicId, TopicPartition};
 use engine::log::{Disk, Shared};
+use engine::wait::Watch;
 use futures_lite::future;
 
 use crate::connection;
+use crate::duties;
 use crate::env::{Listener, NetEnv, Stream};
-use crate::metadata::{self, StartError};
+use crate::membership::Membership;
+use crate::metadata::{self, Council, StartError};
 use crate::partitions::{remove_files, topic_dir};
+use crate::replica;
 use crate::shard::{Answer, Call, Options, Shard, ShardEnds};
+use crate::voter;
 
 /// Partitions that a shard opens at the same time when it starts.
 const OPENING_MAX: usize = 8;
@@ -66,20 +71,59 @@ pub async fn run_shard<E: NetEnv>(
         bounds: options.bounds,
     };
     let shard = Shard::new(&env, index, count, options, shared, ends);
+    let control = shard.options().broker.cluster.as_ref().and_then(|c| c.control.clone());
+    let control = control.map(|listener| listener.name);
+    let mut stop = Box::pin(stop);
     let controller = match index {
-        0 => Some(metadata::start(&shard).await?),
+        0 => {
+            let council = metadata::start(&shard).await?;
+            let mut doors = doors;
+            if let Some(at) = doors.iter().position(|(name, _)| Some(name) == control.as_ref()) {
+                // The others must reach this coordinator before anything can be decided.
+                let listener = env.listen(doors.remove(at).1).await.map_err(NodeError::Listen)?;
+                let metadata = council.voter().expect("it has a coordinators' listener").clone();
+                let stopping = shard.0.released.clone();
+                env.spawn(
+                    Queue::Replication,
+                    voter::serve(env.clone(), listener, metadata, stopping),
+                );
+            }
+            let joining = async { Some(join(&shard, &council).await) };
+            let stopped = async {
+                stop.as_mut().await;
+                None
+            };
+            let Some(joined) = future::or(joining, stopped).await else {
+                // Told to stop before it was a member of anything.
+                shard.0.stopping.raise(1);
+                return council.close().await.map_err(NodeError::Close);
+            };
+            listen(&shard, doors).await?;
+            Some((council, joined?))
+        }
         _ => {
             // Shard 0 sends the first picture when this broker is registered.
-            let _ = shard.0.image_offset.reach(1).await;
+            let pictured = async {
+                let _ = shard.0.image_offset.reach(1).await;
+                true
+            };
+            let stopped = async {
+                stop.as_mut().await;
+                false
+            };
+            if !future::or(pictured, stopped).await {
+                return Ok(());
+            }
+            listen(&shard, doors).await?;
             None
         }
     };
-    for (name, door) in doors {
-        let listener = env.listen(door).await.map_err(NodeError::Listen)?;
-        env.spawn(Queue::Request, accept_all(shard.clone(), listener, name.as_str().into()));
-    }
     env.spawn(Queue::Background, open_own(shard.clone()));
     env.spawn(Queue::Background, tend(shard.clone()));
+    if shard.options().quorum.is_some() {
+        env.spawn(Queue::Replication, replica::follower::run(shard.clone()));
+        env.spawn(Queue::Replication, duties::carry_asks(shard.clone()));
+    }
     ready();
     let failed = async { Some(shard.0.shared.disk.failure().await) };
     let failed = future::or(failed, async {
@@ -90,14 +134,82 @@ pub async fn run_shard<E: NetEnv>(
     if let Some(why) = failed {
         return Err(NodeError::Disk(why));
     }
+    if let Some((_, membership)) = &controller {
+        membership.leave().await;
+        shard.release().await;
+    } else if shard.options().quorum.is_some() {
+        let _ = shard.0.released.reach(1).await;
+    }
     shard.stop().await?;
-    if let Some(controller) = controller {
-        controller.close().await.map_err(NodeError::Close)?;
+    if let Some((council, _)) = controller {
+        council.close().await.map_err(NodeError::Close)?;
     }
     Ok(())
 }
 
+/// Makes this broker a member of its cluster, and has every shard see that.
+async fn join<E: NetEnv>(
+    shard: &Shard<E>,
+    council: &Council<E>,
+) -> Result<Membership<E>, NodeError> {
+    let (membership, at) = Membership::register(shard, council).await?;
+    metadata::begin(shard, council, at);
+    let _ = shard.0.published.reach(at.value()).await;
+    membership.appear().await;
+    membership.begin();
+    if shard.options().quorum.is_none() {
+        // It leads everything from now on; clients need not find out one by one.
+        let _ = council.at_least(at.plus(1)).await;
+        let _ = shard.0.published.reach(council.image().offset().value()).await;
+    }
+    Ok(membership)
+}
+
+/// Opens the doors for clients and brokers.
+async fn listen<E: NetEnv>(
+    shard: &Shard<E>,
+    doors: Vec<(String, E::Door)>,
+) -> Result<(), NodeError> {
+    for (name, door) in doors {
+        let listener = shard.env().listen(door).await.map_err(NodeError::Listen)?;
+        let accepting = accept_all(shard.clone(), listener, name.as_str().into());
+        shard.env().spawn(Queue::Request, accepting);
+    }
+    Ok(())
+}
+
+/// Runs a coordinator without partitions until `stop` completes or the device fails.
+pub async fn run_coordinator<E: NetEnv>(
+    env: E,
+    options: Arc<Options>,
+    door: E::Door,
+    ready: impl FnOnce(),
+    stop: impl Future<Output = ()>,
+) -> Result<(), NodeError> {
+    let metadata = metadata::join(&env, &options).await?;
+    env.spawn(Queue::Replication, voter::deliver_all(env.clone(), metadata.clone()));
+    let listener = env.listen(door).await.map_err(NodeError::Listen)?;
+    let stopping = Watch::new(0);
+    let serving = voter::serve(env.clone(), listener, metadata.clone(), stopping.clone());
+    env.spawn(Queue::Replication, serving);
+    ready();
+    stop.await;
+    stopping.raise(1);
+    metadata.close().await.map_err(NodeError::Close)
+}
+
 impl<E: NetEnv> Shard<E> {
+    /// Lets all shards stop.
+    async fn release(&self) {
+        self.0.released.raise(1);
+        let others = (0..self.0.count).filter(|&shard| shard != self.0.index);
+        let calls: Vec<_> =
+            others.map(|shard| self.mesh().call(self.env(), shard, Call::Release)).collect();
+        for mut call in calls {
+            call.answer().await;
+        }
+    }
+
     /// Ends in good order: no new connections, no new requests, answers for those begun, logs
     /// synced and checkpointed.
     async fn stop(&self) -> Result<(), NodeError> {
@@ -127,7 +239,7 @@ impl<E: NetEnv> Shard<E> {
         for topic in image.topics() {
             for (index, partition) in topic.partitions() {
                 let id = TopicPartition { topic: topic.id, partition: index };
-                if partition.leader == Some(me) && self.owns(id) {
+                if partition.replicas.contains(&me) && self.owns(id) {
                     own.push(id);
                 }
             }

@@ -8,12 +8,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use coordinator::cluster::Topic;
-use engine::env::Env;
+use engine::env::{Env, Queue};
 use engine::ids::{PartitionIndex, TopicId, TopicPartition};
 use engine::log::Log;
 use engine::wait::Watch;
 use replication::Partition;
 
+use crate::duties;
 use crate::env::NetEnv;
 use crate::shard::Shard;
 
@@ -155,7 +156,7 @@ impl<E: NetEnv> Partitions<E> {
         let topic = image.topic_by_id(id.topic).ok_or(Unavailable::Unknown)?.clone();
         let partition = topic.partition(id.partition).ok_or(Unavailable::Unknown)?.clone();
         let me = shard.options().me;
-        if partition.leader != Some(me) {
+        if !partition.replicas.contains(&me) {
             return Err(Unavailable::NotLeader);
         }
         assert!(shard.owns(id), "a partition is opened by its owner");
@@ -164,22 +165,32 @@ impl<E: NetEnv> Partitions<E> {
         let dir = partition_dir(&shard.options().data, id);
         let env = shard.env();
         let found = Log::open(env, &dir, id, config, &shard.0.shared).await;
-        let place = match found {
+        let replication = shard.options().broker.replication;
+        let opened: Result<_, Arc<str>> = match found {
             Ok((log, recovered)) => {
                 if recovered.batches > 0 || recovered.cut.is_some() {
                     tracing::info!(topic = %topic.name, partition = %id.partition,
                         end = %log.end(), scanned = recovered.scanned_bytes,
                         cut = ?recovered.cut, "recovered");
                 }
-                Place::Open(Partition::lead(env, log, me, partition.leader_epoch, &partition.isr))
+                Ok(Partition::open(env, log, me, replication, &shard.0.notices))
             }
             Err(error) => {
                 tracing::error!(topic = %topic.name, partition = %id.partition, %error,
                     "the partition is offline");
-                Place::Offline(error.to_string().into())
+                Err(error.to_string().into())
             }
         };
-        opening.end(place);
+        match opened {
+            Ok(partition) => {
+                // Before anybody may use it.
+                duties::settle(shard, id, &partition).await;
+                opening.end(Place::Open(partition.clone()));
+                // What the pictures said meanwhile went past it.
+                duties::settle(shard, id, &partition).await;
+            }
+            Err(why) => opening.end(Place::Offline(why)),
+        }
         Ok(())
     }
 
@@ -202,6 +213,17 @@ impl<E: NetEnv> Partitions<E> {
         open.collect()
     }
 
+    /// This broker does not keep the partition any more: its files go, beside everything else.
+    pub(crate) fn give_up(&self, shard: &Shard<E>, id: TopicPartition) {
+        if let Some(partition) = self.opened(id) {
+            partition.retire();
+        }
+        let shard = shard.clone();
+        shard.env().clone().spawn(Queue::Background, async move {
+            shard.0.partitions.remove(&shard, id).await;
+        });
+    }
+
     /// The topic is gone from the picture: nobody new may reach its partitions. Their files are
     /// removed by `purge`.
     pub(crate) fn forget(&self, topic: TopicId) {
@@ -217,24 +239,29 @@ impl<E: NetEnv> Partitions<E> {
             self.places.borrow().range(first..=last).map(|(id, _)| *id).collect()
         };
         for id in ids {
-            let opening = match self.places.borrow().get(&id) {
-                Some(Place::Opening(watch)) => Some(watch.clone()),
-                _ => None,
-            };
-            if let Some(opening) = opening {
-                let _ = opening.reach(1).await;
+            self.remove(shard, id).await;
+        }
+    }
+
+    /// Closes a partition and removes its files.
+    async fn remove(&self, shard: &Shard<E>, id: TopicPartition) {
+        let opening = match self.places.borrow().get(&id) {
+            Some(Place::Opening(watch)) => Some(watch.clone()),
+            _ => None,
+        };
+        if let Some(opening) = opening {
+            let _ = opening.reach(1).await;
+        }
+        let place = self.places.borrow_mut().remove(&id);
+        if let Some(Place::Open(partition)) = place {
+            partition.retire();
+            if let Err(error) = partition.close().await {
+                tracing::debug!(%id, %error, "a deleted partition was not closed cleanly");
             }
-            let place = self.places.borrow_mut().remove(&id);
-            if let Some(Place::Open(partition)) = place {
-                partition.retire();
-                if let Err(error) = partition.close().await {
-                    tracing::debug!(%id, %error, "a deleted partition was not closed cleanly");
-                }
-            }
-            let dir = partition_dir(&shard.options().data, id);
-            if let Err(error) = remove_files(shard.env(), &dir).await {
-                tracing::warn!(dir = %dir.display(), %error, "files of a deleted topic stay");
-            }
+        }
+        let dir = partition_dir(&shard.options().data, id);
+        if let Err(error) = remove_files(shard.env(), &dir).await {
+            tracing::warn!(dir = %dir.display(), %error, "files of a deleted topic stay");
         }
     }
 

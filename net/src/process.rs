@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 use coordinator::cluster::ClusterId;
 use nix::sys::statvfs::statvfs;
 
-use crate::checks::{self, DataLock, Identity, Note, check_identity};
+use crate::checks::{
+    self, DataLock, Identity, Note, Session, begin_session, check_identity, end_session,
+};
 use crate::config::{BrokerConfig, Resolved};
 use crate::env::uring::{Door, ShardOptions, Shards, UringEnv, bind, start_shards};
 use crate::env::{LANE_LEN_MAX, LaneEnds, LaneReceive, LaneSend, NetEnv, mesh};
 use crate::mesh::{Ends, Numbered};
 use crate::node::{self, NodeError};
-use crate::shard::{Answer, Call, Options};
+use crate::shard::{Answer, Call, Options, QuorumOptions};
 use crate::stop::StopSignals;
 use crate::watchdog::Watchdog;
 
@@ -67,13 +69,21 @@ fn serve(mut resolved: Resolved) -> Result<(), Stopped> {
     );
     let notes = checks::machine(shards)?;
     let lock = DataLock::take(&config.data_dir)?;
+    let data_dir = config.data_dir.clone();
     let fresh = || ClusterId::random(random_words()).to_string();
-    let identity = check_identity(&lock, &config.data_dir, None, config.node_id, fresh)?;
+    let named = config.cluster.as_ref().map(|cluster| cluster.id.as_str());
+    let identity = check_identity(&lock, &data_dir, named, config.node_id, fresh)?;
+    let session = begin_session(&lock, &data_dir, random_words)?;
+    let serves = config.cluster.as_ref().is_none_or(|cluster| cluster.serves);
+    // A coordinator without partitions is one thread.
+    let shards = if serves { shards } else { 1 };
     let (doors, addresses) = bind_all(config, shards)?;
     let (news_tx, news) = mpsc::channel();
     let (seats, stops) = seats(doors, &news_tx);
     let banner = Banner::new(config, &identity, addresses, shards, notes);
-    let options = Arc::new(Options::new(resolved, ClusterId::new(&identity.cluster), shards));
+    let quorum = quorum_options(config, session);
+    let options = Options::new(resolved, ClusterId::new(&identity.cluster), shards);
+    let options = Arc::new(Options { quorum, ..options });
     let body = move |env: UringEnv, seat: Seat| run_shard(env, seat, options.clone());
     let shard_options = ShardOptions { pin: true, ..ShardOptions::default() };
     let running = start_shards(&shard_options, seats, body)?;
@@ -88,10 +98,25 @@ fn serve(mut resolved: Resolved) -> Result<(), Stopped> {
     );
     if outcome.is_ok() {
         running.join();
+        end_session(&lock, &data_dir, session.directory)?;
         tracing::info!("stopped in good order");
     }
     // A shard that failed takes the process with it: never half alive.
     outcome
+}
+
+/// This node's place in a cluster of several nodes.
+fn quorum_options(config: &BrokerConfig, session: Session) -> Option<QuorumOptions> {
+    let cluster = config.cluster.as_ref()?;
+    Some(QuorumOptions {
+        voters: cluster.voters.clone(),
+        votes: cluster.votes,
+        peer_listener: cluster.peer_listener.clone(),
+        directory: session.directory,
+        lost: session.lost,
+        heartbeat: config.heartbeat,
+        replication: config.replication,
+    })
 }
 
 /// For each shard, its door of each listener.
@@ -113,6 +138,14 @@ fn bind_all(config: &mut BrokerConfig, shards: usize) -> Result<(Doors, Vec<Sock
         addresses.push(local);
         for (doors, door) in doors.iter_mut().zip(bound) {
             doors.push((listener.name.clone(), door));
+        }
+    }
+    if let Some(control) = config.cluster.as_ref().and_then(|cluster| cluster.control.as_ref()) {
+        // Coordinators are few, and shard 0 has what they ask for.
+        let bound = bind_patiently(resolve(&control.host, control.port)?, 1)?;
+        for door in bound {
+            addresses.push(door.local());
+            doors[0].push((control.name.clone(), door));
         }
     }
     Ok((doors, addresses))
@@ -164,7 +197,13 @@ async fn run_shard(env: UringEnv, seat: Seat, options: Arc<Options>) {
     let stop = async move {
         stop.recv().await;
     };
-    let ended = node::run_shard(env, (index, count), options, ends, doors, ready, stop).await;
+    let serves = options.broker.cluster.as_ref().is_none_or(|cluster| cluster.serves);
+    let ended = if serves {
+        node::run_shard(env, (index, count), options, ends, doors, ready, stop).await
+    } else {
+        let (_, door) = doors.into_iter().next().expect("a coordinator has its listener");
+        node::run_coordinator(env, options, door, ready, stop).await
+    };
     let _ = news.send(News::Ended(index, ended));
 }
 

@@ -5,6 +5,7 @@
 //! there and one back, grouped by shard; its own partitions are function calls.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -22,7 +23,9 @@ use engine::env::Queue;
 use engine::ids::{BrokerId, TopicId, TopicPartition};
 use engine::log::{Bounds, Shared};
 use engine::wait::{Gate, Watch};
+use replication::ask::{FetchFault, ReplicaFetch};
 use replication::config::ReplicationConfig;
+use replication::leader::Verdict;
 use replication::partition::Notices;
 
 use crate::api::produce::{Outcome, ProduceCall};
@@ -30,10 +33,13 @@ use crate::api::producers::ProducerIds;
 use crate::api::read::{Growth, ReadCall, ReadPart};
 use crate::ask::{self, Ask, Told};
 use crate::config::{BrokerConfig, Resolved, Shown};
+use crate::duties;
 use crate::env::NetEnv;
 use crate::fetch_session::Sessions;
 use crate::mesh::{Answering, Ends, Mesh};
 use crate::partitions::Partitions;
+use crate::replica;
+use crate::replica::leader::{ReadOne, ReplicaRead, Wait};
 use crate::topic_config;
 
 /// What shards go by: what the operator chose, and what follows from it for each of them. The same
@@ -142,6 +148,14 @@ pub enum Call {
     Image(Arc<Image>),
     /// Remove what is left of a deleted topic.
     Purge(TopicId),
+    /// Take a follower's promises.
+    ReplicaFetch(Vec<ReplicaFetch>),
+    /// Read for a follower.
+    ReplicaRead(ReplicaRead),
+    /// Say when one of these partitions has news for a follower.
+    ReplicaPark(Vec<Wait>, Duration),
+    /// Nothing of this broker is needed any more: stop when told to.
+    Release,
     /// Say whether the device of the data directory has failed.
     Disk,
 }
@@ -152,15 +166,19 @@ pub enum Answer {
     Produced(Vec<Outcome>),
     /// To `Read`: one per part, with the bytes copied once into memory that may cross.
     Read(Vec<ReadPart<Vec<u8>>>),
-    /// To `Park`.
+    /// To `Park` and `ReplicaPark`.
     Grew,
+    /// To `ReplicaFetch`: one each.
+    ReplicaVerdicts(Vec<Result<Verdict, FetchFault>>),
+    /// To `ReplicaRead`: one each, copied once into memory that may cross.
+    ReplicaRead(Vec<ReadOne<Vec<u8>>>),
     /// To `Ask`: one each.
     Told(Vec<Told>),
     /// To `Control`; `None` while the process is stopping.
     Controlled(Option<Box<Reply>>),
     /// To `QuorumStatus`; `None` where this node has no vote.
     QuorumStatus(Option<Box<Status>>),
-    /// To `Image` and `Purge`.
+    /// To `Image`, `Purge` and `Release`.
     Done,
     /// To `Disk`: what has failed, if something has.
     Disk(Option<String>),
@@ -200,6 +218,12 @@ pub(crate) struct Inner<E: NetEnv> {
     pub sessions: RefCell<Sessions>,
     /// Partitions that have something for other nodes.
     pub notices: Notices,
+    /// Those of them that may have something for the controller.
+    pub asks: RefCell<BTreeSet<TopicPartition>>,
+    /// Rises when there are some.
+    pub asking: Watch,
+    /// Raised to 1 when this shard may stop: others lead what this broker led.
+    pub released: Watch,
     pub producer_ids: ProducerIds,
     pub control: RefCell<Option<Control>>,
     /// On shard 0 of a node with a vote.
@@ -239,6 +263,9 @@ impl<E: NetEnv> Shard<E> {
             shared,
             sessions: sessions.into(),
             notices: Notices::default(),
+            asks: RefCell::default(),
+            asking: Watch::new(0),
+            released: Watch::new(0),
             producer_ids: ProducerIds::default(),
             control: RefCell::new(None),
             quorum_status: RefCell::new(None),
@@ -415,6 +442,21 @@ impl<E: NetEnv> Shard<E> {
                 answering.answer(Answer::Done);
             }
             Call::Disk => answering.answer(Answer::Disk(self.0.shared.disk.failed())),
+            Call::ReplicaFetch(fetches) => {
+                answering.answer(Answer::ReplicaVerdicts(replica::leader::judge(&shard, &fetches)));
+            }
+            Call::ReplicaRead(call) => self.later(async move {
+                let found = replica::leader::read(&shard, &call).await;
+                answering.answer(Answer::ReplicaRead(replica::leader::copied(found)));
+            }),
+            Call::ReplicaPark(waits, wait_max) => self.later(async move {
+                replica::leader::grew(&shard, &waits, wait_max).await;
+                answering.answer(Answer::Grew);
+            }),
+            Call::Release => {
+                self.0.released.raise(1);
+                answering.answer(Answer::Done);
+            }
             Call::Purge(topic) => self.later(async move {
                 shard.0.partitions.purge(&shard, topic).await;
                 answering.answer(Answer::Done);
@@ -437,6 +479,17 @@ impl<E: NetEnv> Shard<E> {
             }
         }
         let delta = Delta::between(&before, &image);
+        let me = self.options().me;
+        for duty in delta.duties(me).filter(|duty| self.owns(duty.id)) {
+            match (duty.before, duty.after) {
+                (_, Some(_)) => duties::settle_soon(self, duty.id),
+                // Deleted topics are forgotten below.
+                (Some(_), None) if image.topic_by_id(duty.id.topic).is_some() => {
+                    self.0.partitions.give_up(self, duty.id);
+                }
+                _ => {}
+            }
+        }
         for change in delta.changed.iter().filter(|change| change.overrides_changed()) {
             self.0.partitions.configure(self, &change.after);
         }

@@ -645,13 +645,14 @@ fn an_epoch_ends_where_the_broker_was_restarted() {
             let found = response.topics.first().and_then(|t| t.partitions.first()).expect("one");
             (found.error_code, found.leader_epoch, found.end_offset)
         };
-        assert_eq!(end(1, 0).await, (ErrorCode::None, 0, 3));
-        assert_eq!(end(-1, 1).await, (ErrorCode::None, 1, 4));
-        assert_eq!(end(-1, 2).await, (ErrorCode::None, -1, -1));
+        // Nobody led while it was away, and that was an epoch, too.
+        assert_eq!(end(2, 0).await, (ErrorCode::None, 0, 3));
+        assert_eq!(end(-1, 2).await, (ErrorCode::None, 2, 4));
+        assert_eq!(end(-1, 3).await, (ErrorCode::None, -1, -1));
         assert_eq!(end(0, 0).await, (ErrorCode::FencedLeaderEpoch, -1, -1));
-        assert_eq!(end(2, 0).await, (ErrorCode::UnknownLeaderEpoch, -1, -1));
-        assert_eq!(find(&on, "t", 1, -1, 1).await, Ok((-1, 4, 1)));
-        assert_eq!(find(&on, "t", 1, 1, 1).await, Ok((1, 0, 0)), "of the first epoch");
+        assert_eq!(end(3, 0).await, (ErrorCode::UnknownLeaderEpoch, -1, -1));
+        assert_eq!(find(&on, "t", 1, -1, 2).await, Ok((-1, 4, 2)));
+        assert_eq!(find(&on, "t", 1, 1, 2).await, Ok((1, 0, 0)), "of the first epoch");
     });
 }
 

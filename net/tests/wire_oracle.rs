@@ -108,6 +108,8 @@ const NEWER: &[(&str, &str)] = &[
     ("ApiVersionsRequest", "node_id"),
     ("DescribeLogDirsResponse", "is_cordoned"),
     ("FetchRequest", "durable_end"),
+    ("FetchRequest", "partition_epoch"),
+    ("FetchRequest", "stream_seq"),
 ];
 
 /// Fields that belong to a version that is left out here (InitProducerId 6).
@@ -385,7 +387,7 @@ mod newer {
             partition_max_bytes: 1_000,
             replica_directory_id: uuid(3, 4),
             high_watermark: 70,
-            durable_end: -1,
+            ..Default::default()
         }];
         let topics =
             [fetch::RequestTopic { topic: "", topic_id, partitions: (&partitions).into() }];

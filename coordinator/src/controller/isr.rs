@@ -6,7 +6,7 @@ use engine::ids::{BrokerEpoch, BrokerId};
 use super::change::{Candidates, Election, Target};
 use super::changes::Changes;
 use super::{AlteredPartitions, Controller, IsrChange, Mutant, Refusal, Rules, Why, brokers};
-use crate::cluster::Partition;
+use crate::cluster::{Partition, PartitionEpoch};
 use crate::machine::Seen;
 use crate::records::Record;
 
@@ -47,7 +47,10 @@ fn alter_one(
         ..Target::of(before, Election::by(&rules), seen.config.mutant)
     };
     let settled = target.settle(before, &rules, &Candidates::of(seen.hard));
-    let Some(after) = settled else { return Ok(before.clone()) };
+    // The ISR as it is gets a new version, too: so a leader makes sure that an older proposal of
+    // its own, whose answer was lost, will not be carried out any more.
+    let renewed = || Partition { epoch: PartitionEpoch(before.epoch.0 + 1), ..before.clone() };
+    let after = settled.unwrap_or_else(renewed);
     changes.put(id, after.clone());
     if after.leader == Some(broker) {
         return Ok(after);

@@ -164,18 +164,21 @@ impl<E: Env> Inner<E> {
     async fn lead(&self, term: u64, changes: &mut Changes) {
         #[allow(clippy::let_unit_value, reason = "how much a machine may forget is its own affair")]
         let mut soft = Soft::default();
+        // Introducing a voter was tried in vain; the next news may allow it.
+        let mut tried = false;
         while !self.work.is_closed() && self.leads(term) {
             let seen = self.work.value();
             let due = Controller::deadline(&soft);
             let idle = self.asked.borrow().is_empty()
                 && due.is_none_or(|due| due > self.env.now())
-                && !self.quorum.has_to_introduce();
+                && (tried || !self.quorum.has_to_introduce());
             if idle {
                 self.rest(seen, due, changes).await;
+                tried = false;
                 continue;
             }
             let turn = self.quorum.turn().await;
-            let _ = self.quorum.introduce().await;
+            tried = self.quorum.introduce().await != Ok(true);
             if !self.leads(term) {
                 return;
             }

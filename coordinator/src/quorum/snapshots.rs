@@ -77,6 +77,8 @@ impl<E: Env> Snapshots<E> {
     /// The newest whole one. Damaged ones are passed over and put aside: the log then says whether
     /// it holds what they held. What a crash left of older ones is removed.
     pub async fn newest(&self) -> io::Result<Option<Snapshot>> {
+        // An observer may ask while the next one is being put in place of what is read here.
+        let _writing = self.0.writing.lock().await;
         for end in self.ends().await?.into_iter().rev() {
             let path = self.path(end);
             let bytes = self.read(&path).await?;

@@ -1,5 +1,7 @@
 //! What a follower does to its log: leaders' batches as they are, truncation, and a new beginning.
 
+use std::path::Path;
+
 use engine::batch::{Checked, check_trusted};
 use engine::ids::{LeaderEpoch, Offset};
 use engine::log::{Limit, ReadError, ReplicateError, TruncateError};
@@ -64,6 +66,7 @@ impl World {
             if self.random.chance(1, 2) { start.max(end - (end - start) / 4) } else { start };
         let to = self.random.between(durable, end + 2);
         let watches = [self.log.written(), self.log.synced()];
+        let indexes = self.indexes();
         let (log, beside) = (self.log.clone(), self.random.chance(1, 2));
         let (truncated, ()) = zip(log.truncate_to(Offset::new(to)), async {
             if beside {
@@ -78,19 +81,29 @@ impl World {
         assert!(latest.is_none_or(|e| e.start.value() < self.end()), "{latest:?} (KAFKA-10706)");
         assert!(watches.iter().all(|watch| watch.is_closed() == fell), "{end} fell: {fell}");
         if fell {
-            self.check_no_index_is_left();
+            self.check_no_index_is_left(&indexes);
             assert_eq!(self.log.synced().value(), self.end(), "all that is left is durable");
         }
         // Another leader goes on from here.
         self.epoch.0 += 1;
     }
 
-    /// A saved index is a hint that is true of the segment as it was: it goes with the cut.
-    fn check_no_index_is_left(&self) {
+    /// Saved indexes, with what they say.
+    fn indexes(&self) -> Vec<(String, Option<Vec<u8>>)> {
+        let disk = self.env.node().disk();
+        let indexes = disk.files().into_iter().filter(|path| path.ends_with(".index"));
+        indexes.map(|path| (path.clone(), disk.bytes(Path::new(&path)))).collect()
+    }
+
+    /// A saved index is a hint that is true of the segment as it was: it goes with the cut. A
+    /// checkpoint that waited for the cut may have saved another one since.
+    fn check_no_index_is_left(&self, before: &[(String, Option<Vec<u8>>)]) {
         let files = self.env.node().disk().files();
         let last = files.iter().rfind(|path| path.ends_with(".log")).expect("the active one");
         let active = last.replace(".log", ".index");
-        let left = files.iter().find(|path| path.ends_with(".index") && **path >= active);
+        let stale = |index: &&(String, Option<Vec<u8>>)| index.0 >= active;
+        let after = self.indexes();
+        let left = after.iter().filter(stale).find(|index| before.contains(index));
         assert_eq!(left, None, "the last segment is {last}");
     }
 

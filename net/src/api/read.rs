@@ -114,6 +114,10 @@ async fn read_one<E: NetEnv>(
             return ReadPart { high_watermark, log_start, read: Err(error.into()) };
         }
     };
+    if !partition.is_leader() {
+        let (high_watermark, log_start) = (Offset::ZERO, Offset::ZERO);
+        return ReadPart { high_watermark, log_start, read: Err(Unavailable::NotLeader.into()) };
+    }
     let high_watermark = partition.high_watermark();
     let log_start = partition.log().start();
     let answer = |read| ReadPart { high_watermark, log_start, read };

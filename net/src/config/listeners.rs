@@ -96,6 +96,8 @@ pub(super) struct Given<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Listeners {
     pub bound: Vec<Listener>,
+    /// Those for coordinators.
+    pub control: Vec<Listener>,
     pub advertised: Vec<Endpoint>,
     pub warnings: Vec<String>,
 }
@@ -115,7 +117,7 @@ fn wrong(setting: &'static str) -> impl Fn(String) -> Wrong {
 /// no advertised address.
 pub(super) fn resolve(given: &Given<'_>, hostname: &str) -> Result<Listeners, Wrong> {
     let mut warnings = Vec::new();
-    let bound = bound(given, &mut warnings)?;
+    let (bound, control) = bound(given)?;
     let advertised = match given.advertised {
         Some(text) => advertised(text, &bound, given).map_err(wrong("advertised.listeners"))?,
         None => bound
@@ -134,23 +136,19 @@ pub(super) fn resolve(given: &Given<'_>, hostname: &str) -> Result<Listeners, Wr
             })
             .collect(),
     };
-    Ok(Listeners { bound, advertised, warnings })
+    Ok(Listeners { bound, control, advertised, warnings })
 }
 
-fn bound(given: &Given<'_>, warnings: &mut Vec<String>) -> Result<Vec<Listener>, Wrong> {
+/// The listeners for clients and brokers, and those for coordinators.
+fn bound(given: &Given<'_>) -> Result<(Vec<Listener>, Vec<Listener>), Wrong> {
     let wrong = wrong("listeners");
     let controllers: Vec<String> = names(given.controller_names);
     let mut bound: Vec<Listener> = Vec::new();
+    let mut control: Vec<Listener> = Vec::new();
     for address in parse(given.listeners).map_err(&wrong)? {
         let name = address.name.unwrap_or_else(|| DEFAULT_NAME.to_string());
-        if controllers.contains(&name) {
-            warnings.push(format!(
-                "listener {name} is not opened: the controller needs no listener of its own here"
-            ));
-            continue;
-        }
         check_protocol(&name, given.protocol_map)?;
-        if bound.iter().any(|other| other.name == name) {
+        if bound.iter().chain(&control).any(|other| other.name == name) {
             return Err(wrong(format!("two listeners are called {name}")));
         }
         let clash = |other: &Listener| {
@@ -159,15 +157,14 @@ fn bound(given: &Given<'_>, warnings: &mut Vec<String>) -> Result<Vec<Listener>,
                 || is_wildcard(&address.host);
             other.port == address.port && address.port != 0 && same_host
         };
-        if let Some(other) = bound.iter().find(|other| clash(other)) {
+        if let Some(other) = bound.iter().chain(&control).find(|other| clash(other)) {
             return Err(wrong(format!("{name} and {} want the same port", other.name)));
         }
-        bound.push(Listener { name, host: address.host, port: address.port });
+        let is_control = controllers.contains(&name);
+        let listener = Listener { name, host: address.host, port: address.port };
+        if is_control { control.push(listener) } else { bound.push(listener) }
     }
-    if bound.is_empty() {
-        return Err(wrong("no listener is left for clients".into()));
-    }
-    Ok(bound)
+    Ok((bound, control))
 }
 
 /// Refuses a listener whose protocol is not plain text.
@@ -280,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn the_controllers_listener_is_left_closed() {
+    fn the_coordinators_listener_is_not_for_clients() {
         let kraft = Given {
             controller_names: "CONTROLLER",
             advertised: Some("PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093"),
@@ -288,7 +285,7 @@ mod tests {
         };
         let found = resolve(&kraft, "box").unwrap();
         assert_eq!((found.bound.len(), found.advertised.len()), (1, 1));
-        assert_eq!(found.warnings.len(), 1);
+        assert_eq!((found.control.len(), &*found.control[0].name), (1, "CONTROLLER"));
     }
 
     #[test]
@@ -315,7 +312,7 @@ mod tests {
         let mapped = Given { protocol_map: "IN:SASL_SSL", ..given("IN://h:1") };
         assert!(reason(&mapped).contains("speaks SASL_SSL"));
         let only = Given { controller_names: "C", ..given("C://h:1") };
-        assert!(reason(&only).contains("left for clients"));
+        assert_eq!(resolve(&only, "box").map(|found| found.bound), Ok(Vec::new()));
         for (advertised, expected) in [
             ("0.0.0.0:9092", "name a host"),
             ("B://h:1", "no listener B"),

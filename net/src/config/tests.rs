@@ -71,7 +71,8 @@ listener.name.plaintext.ssl.keystore.location=/x
     let about_names: Vec<_> =
         resolved.warnings.iter().filter(|warning| warning.contains("ignored")).collect();
     assert_eq!(about_names.len(), 1, "{:?}", resolved.warnings);
-    for name in ["num.io.threads", "process.roles", "zookeeper.connect", "listener.name.plaintext"]
+    for name in
+        ["num.io.threads", "num.network.threads", "zookeeper.connect", "listener.name.plaintext"]
     {
         assert!(about_names[0].contains(name), "{name}: {about_names:?}");
     }

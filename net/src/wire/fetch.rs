@@ -6,8 +6,8 @@
 //! 15: the replica's state is a tagged field instead of a replica id. 16: endpoints of new leaders
 //! (KIP-951). 17: the replica's directory. 18: the replica's high watermark (KIP-1166).
 //!
-//! A private field goes with every version that has tagged fields: the exclusive end of what a
-//! follower has made durable, under a tag far above Kafka's, so that others skip it.
+//! Private fields go with every version that has tagged fields, under tags far above Kafka's, so
+//! that others skip them: what a follower of ours says beside Kafka's words.
 //!
 //! Records of an answer are not encoded but announced, see [`Records::Elsewhere`].
 
@@ -47,6 +47,9 @@ message! {
         forgotten_topics: Array<'a, ForgottenTopic<'a>> [7..],
         /// Where the consumer is.
         rack_id: &'a str [11..],
+        /// Ours, and to be ignored from a client: number of the request within a follower's
+        /// stream; -1 outside of one.
+        stream_seq: i64 [12.., tag 10_000] = -1,
     }
 
     /// Who the replica is.
@@ -90,6 +93,9 @@ message! {
         /// Ours, and to be ignored from a client: exclusive end of what the follower has at the
         /// topic's durability, which is what it promises; -1 if it does not say.
         durable_end: i64 [12.., tag 10_000] = -1,
+        /// Ours, likewise: the version of the partition's metadata that the follower knows; -1 if
+        /// it does not say.
+        partition_epoch: i32 [12.., tag 10_001] = -1,
     }
 
     /// Partitions that a session shall forget.

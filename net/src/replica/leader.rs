@@ -1,0 +1,416 @@
+//! A follower's stream, answered.
+//!
+//! A request's promises go to the partitions the moment that it arrives, in the reader's turn: they
+//! may be what producers wait for. Its answer waits, in the writer's turn, until there is something
+//! to say, or a newer request of the stream has come. Nothing polls: logs that grow, watermarks
+//! that rise and requests that arrive wake it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use engine::env::Env;
+use engine::ids::{BrokerEpoch, BrokerId, Offset, TopicPartition};
+use engine::log::Slice;
+use engine::time::Instant;
+use engine::wait::{self, Watch};
+use futures_lite::future;
+use replication::Partition;
+use replication::ask::{FetchFault, FetchPart, Outcome, ReplicaFetch};
+use replication::leader::Verdict;
+use replication::stream::{Head, Read, Stream};
+
+use super::{VERSION, decode_ask, encode_part};
+use crate::api::fetch::Bytes;
+use crate::env::NetEnv;
+use crate::mesh::Awaited;
+use crate::shard::{Answer, Call, Shard};
+use crate::wire::fetch::{FetchRequest, FetchResponse, ResponseTopic};
+use crate::wire::{ErrorCode, Outgoing, encode_response};
+
+/// One follower's stream on its connection.
+pub struct Session<E: NetEnv> {
+    stream: RefCell<Stream>,
+    follower: BrokerId,
+    /// Requests that have arrived, over all time.
+    arrived: Watch,
+    /// By shard: what is waited for there, and the call that waits.
+    parked: RefCell<BTreeMap<usize, Parked<E>>>,
+}
+
+struct Parked<E: NetEnv> {
+    waits: Vec<Wait>,
+    call: Awaited<E, Call, Answer>,
+}
+
+/// One partition that is waited for: until it reaches beyond `from`, or its head differs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wait {
+    /// The partition.
+    pub id: TopicPartition,
+    /// Where the follower's cursor stands.
+    pub from: Offset,
+    /// What it was told last.
+    pub told: Head,
+}
+
+/// Partitions to read on their shard for a follower.
+pub struct ReplicaRead {
+    /// Who reads.
+    pub replica: BrokerId,
+    /// What, in the order in which the limit is spent.
+    pub reads: Vec<Read>,
+    /// About how many bytes of all, and of one.
+    pub bytes_max: usize,
+    /// About how many bytes of one.
+    pub partition_bytes_max: usize,
+}
+
+/// What was read of one partition: batches, the offset after them, and what goes with them.
+pub type ReadOne<S> = Result<(Vec<S>, Offset, Head), FetchFault>;
+
+/// A request on its way to its answer.
+pub struct ReplicaRequest<E: NetEnv> {
+    session: Rc<Session<E>>,
+    correlation_id: i32,
+    /// Number within the stream, or why it has none.
+    seq: Result<u64, ErrorCode>,
+    session_id: i32,
+    bytes_max: usize,
+    partition_bytes_max: usize,
+    until: Instant,
+}
+
+impl<E: NetEnv> Session<E> {
+    /// Of the follower that a first request names; `None`: the request is no follower's.
+    pub fn of(request: &FetchRequest<'_>) -> Option<Rc<Session<E>>> {
+        let state = &request.replica_state;
+        let follower = BrokerId(state.replica_id);
+        (follower.0 >= 0).then(|| {
+            Rc::new(Session {
+                stream: Stream::new(follower, BrokerEpoch(state.replica_epoch)).into(),
+                follower,
+                arrived: Watch::new(0),
+                parked: RefCell::default(),
+            })
+        })
+    }
+}
+
+/// Takes a request in: its promises count from now on.
+pub async fn start<E: NetEnv>(
+    shard: &Shard<E>,
+    session: &Rc<Session<E>>,
+    request: &FetchRequest<'_>,
+    correlation_id: i32,
+) -> ReplicaRequest<E> {
+    let mut started = ReplicaRequest {
+        session: session.clone(),
+        correlation_id,
+        seq: Err(ErrorCode::InvalidRequest),
+        session_id: request.session_id,
+        bytes_max: 0,
+        partition_bytes_max: 0,
+        until: shard.env().now(),
+    };
+    let Some(ask) = decode_ask(request) else { return started };
+    let taken = session.stream.borrow_mut().on_request(&ask);
+    // Whatever waits on this connection is answered at once now.
+    session.arrived.raise(session.arrived.value() + 1);
+    match taken {
+        Err(error) => {
+            tracing::debug!(%error, "a follower's request does not go on");
+            started.seq = Err(ErrorCode::InvalidFetchSessionEpoch);
+        }
+        Ok(fetches) => {
+            started.seq = Ok(ask.seq);
+            started.bytes_max = ask.bytes_max.min(shard.options().broker.fetch_bytes_max);
+            started.partition_bytes_max = ask.partition_bytes_max;
+            started.until = started.until.after(ask.wait_max);
+            promise(shard, session, ask.seq, fetches).await;
+        }
+    }
+    started
+}
+
+/// Gives the promises of request `seq` to their partitions, one message for each other shard.
+async fn promise<E: NetEnv>(
+    shard: &Shard<E>,
+    session: &Session<E>,
+    seq: u64,
+    fetches: Vec<ReplicaFetch>,
+) {
+    let mut shares: BTreeMap<usize, Vec<ReplicaFetch>> = BTreeMap::new();
+    for fetch in fetches {
+        shares.entry(shard.owner(fetch.part.id)).or_default().push(fetch);
+    }
+    let own = shares.remove(&shard.0.index).unwrap_or_default();
+    let calls: Vec<_> = shares
+        .into_iter()
+        .map(|(owner, fetches)| {
+            let parts: Vec<FetchPart> = fetches.iter().map(|fetch| fetch.part).collect();
+            (parts, shard.mesh().call(shard.env(), owner, Call::ReplicaFetch(fetches)))
+        })
+        .collect();
+    for (fetch, verdict) in own.iter().zip(judge(shard, &own)) {
+        session.stream.borrow_mut().on_verdict(seq, &fetch.part, verdict);
+    }
+    for (parts, mut call) in calls {
+        let Answer::ReplicaVerdicts(verdicts) = call.answer().await else {
+            unreachable!("an answer is of its call's kind")
+        };
+        let mut stream = session.stream.borrow_mut();
+        for (part, verdict) in parts.iter().zip(verdicts) {
+            stream.on_verdict(seq, part, verdict);
+        }
+    }
+}
+
+/// What this shard's partitions say to a follower's fetches.
+pub fn judge<E: NetEnv>(
+    shard: &Shard<E>,
+    fetches: &[ReplicaFetch],
+) -> Vec<Result<Verdict, FetchFault>> {
+    let image = shard.image();
+    let judge = |fetch: &ReplicaFetch| {
+        let known = image.broker(fetch.replica).map(|broker| broker.epoch);
+        if known.is_some_and(|known| known > fetch.broker_epoch) {
+            return Err(FetchFault::NotReplica);
+        }
+        let partition = shard.0.partitions.opened(fetch.part.id).ok_or(FetchFault::NotLeader)?;
+        partition.on_replica_fetch(fetch)
+    };
+    fetches.iter().map(judge).collect()
+}
+
+/// One partition's part of an answer.
+struct Part<E: NetEnv> {
+    id: TopicPartition,
+    high_watermark: Offset,
+    log_start: Offset,
+    outcome: Outcome<usize>,
+    slices: Vec<Bytes<E>>,
+}
+
+impl<E: NetEnv> ReplicaRequest<E> {
+    /// Waits until there is something to say, and says it.
+    pub async fn finish(self, shard: &Shard<E>) -> Outgoing<Bytes<E>> {
+        let seq = match self.seq {
+            Ok(seq) => seq,
+            Err(error_code) => {
+                let response = FetchResponse { error_code, ..Default::default() };
+                return encode_response(&response, VERSION, self.correlation_id).into();
+            }
+        };
+        loop {
+            let arrived = self.session.arrived.value();
+            let (parts, waits) = self.compose(shard, seq).await;
+            let superseded = self.session.stream.borrow().is_superseded(seq);
+            let now = shard.env().now();
+            let stopping = shard.0.stopping.value() > 0;
+            if !parts.is_empty() || superseded || now >= self.until || stopping {
+                return self.encode(parts);
+            }
+            self.wait(shard, waits, arrived, self.until.since(now)).await;
+        }
+    }
+
+    /// What there is to say now, and what to wait for if that is nothing.
+    async fn compose(&self, shard: &Shard<E>, seq: u64) -> (Vec<Part<E>>, Vec<Wait>) {
+        let reads = self.session.stream.borrow().reads(seq);
+        let mut shares: BTreeMap<usize, Vec<Read>> = BTreeMap::new();
+        for read in reads {
+            shares.entry(shard.owner(read.id)).or_default().push(read);
+        }
+        let share_bytes = self.bytes_max / shares.len().max(1);
+        let call = |reads: Vec<Read>| ReplicaRead {
+            replica: self.session.follower,
+            reads,
+            bytes_max: share_bytes,
+            partition_bytes_max: self.partition_bytes_max,
+        };
+        let own = shares.remove(&shard.0.index).unwrap_or_default();
+        let mut calls = Vec::new();
+        for (owner, reads) in shares {
+            // Nothing is news there while the call that waits there has not returned.
+            if self.is_parked(owner, &reads) {
+                continue;
+            }
+            let asked = Call::ReplicaRead(call(reads.clone()));
+            calls.push((reads, shard.mesh().call(shard.env(), owner, asked)));
+        }
+        let (mut parts, mut waits) = (Vec::new(), Vec::new());
+        let found = read(shard, &call(own.clone())).await;
+        for (read, found) in own.iter().zip(found) {
+            self.enter(read, found, Bytes::Here, &mut parts, &mut waits);
+        }
+        for (reads, mut call) in calls {
+            let Answer::ReplicaRead(found) = call.answer().await else {
+                unreachable!("an answer is of its call's kind")
+            };
+            for (read, found) in reads.iter().zip(found) {
+                self.enter(read, found, Bytes::There, &mut parts, &mut waits);
+            }
+        }
+        for (id, trouble) in self.session.stream.borrow_mut().take_troubles(seq) {
+            let outcome = trouble.into();
+            let (high_watermark, log_start) = (Offset::ZERO, Offset::ZERO);
+            parts.push(Part { id, high_watermark, log_start, outcome, slices: Vec::new() });
+        }
+        (parts, waits)
+    }
+
+    fn enter<S>(
+        &self,
+        read: &Read,
+        found: ReadOne<S>,
+        wrap: impl Fn(S) -> Bytes<E>,
+        parts: &mut Vec<Part<E>>,
+        waits: &mut Vec<Wait>,
+    ) {
+        let mut stream = self.session.stream.borrow_mut();
+        match found {
+            Err(fault) => stream.on_unreadable(read, fault),
+            Ok((slices, next, head)) => {
+                if stream.on_read(read, next, head) {
+                    let slices: Vec<_> = slices.into_iter().map(wrap).collect();
+                    let len: usize = slices.iter().map(|slice| slice.len()).sum();
+                    let outcome = Outcome::Records((len > 0).then_some(len));
+                    let Head { high_watermark, log_start } = head;
+                    parts.push(Part { id: read.id, high_watermark, log_start, outcome, slices });
+                } else {
+                    waits.push(Wait { id: read.id, from: next, told: head });
+                }
+            }
+        }
+    }
+
+    fn is_parked(&self, owner: usize, reads: &[Read]) -> bool {
+        let mut parked = self.session.parked.borrow_mut();
+        let Some(waiting) = parked.get_mut(&owner) else { return false };
+        let same = waiting.waits.len() == reads.len()
+            && waiting.waits.iter().zip(reads).all(|(wait, read)| {
+                wait.id == read.id && wait.from == read.from && read.told == Some(wait.told)
+            });
+        if same && !waiting.call.is_answered() {
+            return true;
+        }
+        parked.remove(&owner);
+        false
+    }
+
+    /// Waits until one of the partitions has news, another request has come, or the time is up.
+    async fn wait(&self, shard: &Shard<E>, waits: Vec<Wait>, arrived: u64, wait_max: Duration) {
+        let mut shares: BTreeMap<usize, Vec<Wait>> = BTreeMap::new();
+        for wait in waits {
+            shares.entry(shard.owner(wait.id)).or_default().push(wait);
+        }
+        let own = shares.remove(&shard.0.index).unwrap_or_default();
+        {
+            let mut parked = self.session.parked.borrow_mut();
+            for (owner, waits) in shares {
+                let call = Call::ReplicaPark(waits.clone(), wait_max);
+                let call = shard.mesh().call(shard.env(), owner, call);
+                parked.insert(owner, Parked { waits, call });
+            }
+        }
+        let session = &self.session;
+        let elsewhere = std::future::poll_fn(|cx| {
+            let mut parked = session.parked.borrow_mut();
+            match parked.values_mut().any(|parked| parked.call.poll_answered(cx)) {
+                true => std::task::Poll::Ready(()),
+                false => std::task::Poll::Pending,
+            }
+        });
+        let newer = async {
+            let _ = session.arrived.reach(arrived + 1).await;
+        };
+        let here = grew(shard, &own, wait_max);
+        future::or(newer, future::or(here, elsewhere)).await;
+    }
+
+    fn encode(&self, mut parts: Vec<Part<E>>) -> Outgoing<Bytes<E>> {
+        parts.sort_by_key(|part| part.id);
+        let mut topics: Vec<ResponseTopic<'_>> = Vec::new();
+        let mut records = Vec::new();
+        let mut rest = parts.into_iter().peekable();
+        while let Some(topic) = rest.peek().map(|part| part.id.topic) {
+            let mut partitions = Vec::new();
+            while let Some(part) = rest.next_if(|part| part.id.topic == topic) {
+                let slot = records.len() as u32;
+                let Part { id, high_watermark, log_start, outcome, slices } = part;
+                partitions.push(encode_part(id, high_watermark, log_start, &outcome, slot));
+                records.push(slices);
+            }
+            let partitions = partitions.into();
+            topics.push(ResponseTopic { topic_id: topic, partitions, ..Default::default() });
+        }
+        let response = FetchResponse {
+            session_id: self.session_id,
+            topics: topics.into(),
+            ..Default::default()
+        };
+        encode_response(&response, VERSION, self.correlation_id).with_records(records)
+    }
+}
+
+/// Reads for a follower on the shard that owns the partitions.
+pub async fn read<E: NetEnv>(shard: &Shard<E>, call: &ReplicaRead) -> Vec<ReadOne<Slice<E>>> {
+    let mut left = call.bytes_max;
+    let mut found = Vec::with_capacity(call.reads.len());
+    for read in &call.reads {
+        let bytes_max = left.min(call.partition_bytes_max);
+        let one = match shard.0.partitions.opened(read.id) {
+            // Its turn comes: who got nothing is first in the next answer.
+            Some(partition) if left == 0 => Ok((Vec::new(), read.from, partition.head())),
+            Some(partition) => read_one(&partition, call.replica, read, bytes_max).await,
+            None => Err(FetchFault::NotLeader),
+        };
+        if let Ok((slices, ..)) = &one {
+            let bytes: usize = slices.iter().map(|slice| slice.len()).sum();
+            left = left.saturating_sub(bytes);
+        }
+        found.push(one);
+        shard.env().turn().await;
+    }
+    found
+}
+
+async fn read_one<E: Env>(
+    partition: &Partition<E>,
+    replica: BrokerId,
+    read: &Read,
+    bytes_max: usize,
+) -> ReadOne<Slice<E>> {
+    let chunk =
+        partition.replica_read(replica, read.leader_epoch, read.from, bytes_max, true).await?;
+    Ok((chunk.slices, chunk.next, partition.head()))
+}
+
+/// The same in memory that may cross a lane. One copy.
+pub fn copied<S: std::ops::Deref<Target = [u8]>>(found: Vec<ReadOne<S>>) -> Vec<ReadOne<Vec<u8>>> {
+    let copy = |one: ReadOne<S>| {
+        one.map(|(slices, next, head)| {
+            let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+            (if bytes.is_empty() { Vec::new() } else { vec![bytes] }, next, head)
+        })
+    };
+    found.into_iter().map(copy).collect()
+}
+
+/// Waits until one of the partitions has news, or the time is up, or the shard stops.
+pub async fn grew<E: NetEnv>(shard: &Shard<E>, waits: &[Wait], wait_max: Duration) {
+    let mut watches = vec![(shard.0.stopping.clone(), 1)];
+    for wait in waits {
+        match shard.0.partitions.opened(wait.id) {
+            Some(partition) if partition.head() == wait.told => {
+                watches.push((partition.growth(), wait.from.value() + 1));
+                watches.push((partition.watch(), wait.told.high_watermark.value() + 1));
+            }
+            _ => return,
+        }
+    }
+    let until = shard.env().now().after(wait_max);
+    future::or(wait::any(&watches), shard.env().sleep_until(until)).await;
+}
