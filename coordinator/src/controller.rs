@@ -7,7 +7,7 @@
 //! maps to error codes. One request's records are appended together, so a request is remembered
 //! whole or not at all.
 //!
-//! Every change of a partition goes through one function, [`change::Target::settle`]: it alone
+//! Every change of a partition goes through one function, `change::Target::settle`: it alone
 //! elects, keeps the eligible replicas, ends reassignments and raises epochs. Whatever happens to a
 //! broker is told to it as "leaves", "has lost", "is back".
 //!

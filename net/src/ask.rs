@@ -150,12 +150,18 @@ pub async fn tell<E: NetEnv>(shard: &Shard<E>, ask: Ask) -> Told {
 }
 
 /// Kafka's `Partition.fetchOffsetForTimestamp`, `UnifiedLog.fetchOffsetByTimestamp`.
+///
+/// A new leader may have to wait before it knows how far its predecessor had committed. Until then
+/// its high watermark may lie below what clients have seen, so whatever depends on that (the end,
+/// the largest timestamp, that nothing younger is there) is not told (KIP-207). What is found below
+/// the high watermark is.
 async fn find<E: NetEnv>(
     partition: &Partition<E>,
     point: Point,
     leader_epoch: Option<LeaderEpoch>,
 ) -> Result<Option<Found>, Fault> {
     partition.check_epoch(leader_epoch)?;
+    let settled = partition.is_settled();
     let timed = match point {
         Point::Earliest => {
             let offset = partition.log().start();
@@ -163,16 +169,94 @@ async fn find<E: NetEnv>(
             let leader_epoch = written.unwrap_or_else(|| partition.epoch());
             return Ok(Some(Found { timestamp: Timestamp::NONE, offset, leader_epoch }));
         }
+        Point::Latest | Point::MaxTimestamp if !settled => {
+            return Err(Fault::Unsettled);
+        }
         Point::Latest => {
             let (offset, leader_epoch) = (partition.last_stable_offset(), partition.epoch());
             return Ok(Some(Found { timestamp: Timestamp::NONE, offset, leader_epoch }));
         }
         Point::MaxTimestamp => partition.max_time().await?,
-        Point::Time(from) => partition.find_time(from).await?,
+        Point::Time(from) => match partition.find_time(from).await? {
+            None if !settled => return Err(Fault::Unsettled),
+            found => found,
+        },
     };
     Ok(timed.map(|timed| Found {
         timestamp: timed.timestamp,
         offset: timed.offset,
         leader_epoch: timed.leader_epoch,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::rc::Rc;
+
+    use engine::batch::{BatchBuilder, NewRecord, check_trusted};
+    use engine::cache::BlockBudget;
+    use engine::config::LogConfig;
+    use engine::env::sim::{End, Sim, SimEnv};
+    use engine::ids::{BrokerId, PartitionIndex, TopicId};
+    use engine::log::{Bounds, Disk, Log, Shared};
+    use replication::Acks;
+    use replication::role::{Assignment, Change, PartitionEpoch};
+
+    use super::*;
+
+    const ME: BrokerId = BrokerId(1);
+    const OTHER: BrokerId = BrokerId(2);
+
+    /// The partition in a life of this machine, led in `epoch`.
+    async fn lead(env: &SimEnv, epoch: i32, isr: &[BrokerId]) -> Partition<SimEnv> {
+        let id = TopicPartition { topic: TopicId::random(1, 2), partition: PartitionIndex(0) };
+        let bounds = Bounds::default();
+        let budget = BlockBudget::new(1 << 20, 1 << 20);
+        let shared = Shared { budget, disk: Disk::default(), bounds };
+        let config = Rc::new(LogConfig::default());
+        let opened = Log::open(env, Path::new("/t/0"), id, config, &shared).await;
+        Partition::lead(env, opened.unwrap().0, ME, LeaderEpoch(epoch), isr)
+    }
+
+    #[test]
+    fn a_leader_that_does_not_know_what_is_committed_says_so() {
+        let machine = Sim::new(1).node();
+        let env = machine.env();
+        machine.run(async {
+            let partition = lead(&env, 3, &[ME]).await;
+            let mut builder = BatchBuilder::new(1 << 20);
+            let record = NewRecord { timestamp: Timestamp(5), ..NewRecord::default() };
+            builder.push(&record).unwrap();
+            let batch = builder.build().unwrap();
+            let ticket = partition.append(&check_trusted(&batch).unwrap(), Acks::All).unwrap();
+            ticket.done().await.unwrap();
+        });
+        machine.end(End::Kill);
+        let env = machine.env();
+        machine.run(async {
+            // What the other one has is not known yet.
+            let partition = lead(&env, 4, &[ME, OTHER]).await;
+            let find = async |point| {
+                let found = find(&partition, point, None).await;
+                found.map(|found| found.map(|found| found.offset.value()))
+            };
+            for point in [Point::Latest, Point::MaxTimestamp, Point::Time(Timestamp(0))] {
+                assert!(matches!(find(point).await, Err(Fault::Unsettled)), "{point:?}");
+            }
+            assert!(matches!(find(Point::Earliest).await, Ok(Some(0))));
+            let alone = Assignment {
+                leader: Some(ME),
+                leader_epoch: LeaderEpoch(5),
+                partition_epoch: PartitionEpoch(1),
+                replicas: vec![ME, OTHER],
+                isr: vec![ME],
+            };
+            assert_eq!(partition.assign(alone).await, Change::Leads);
+            assert!(matches!(find(Point::Latest).await, Ok(Some(1))));
+            assert!(matches!(find(Point::MaxTimestamp).await, Ok(Some(0))));
+            assert!(matches!(find(Point::Time(Timestamp(5))).await, Ok(Some(0))));
+            assert!(matches!(find(Point::Time(Timestamp(6))).await, Ok(None)));
+        });
+    }
 }

@@ -33,6 +33,9 @@ use net::wire::{
     offset_for_leader_epoch, produce,
 };
 
+#[path = "admin/steering.rs"]
+mod steering;
+
 mod broker;
 
 use broker::{Broker, Client, Connection};

@@ -1,11 +1,17 @@
 //! ApiVersions: the first request on most connections, and the one that may come in any version.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
+
+use coordinator::cluster::features::FEATURES;
+use coordinator::image::Image;
 
 use super::{API_VERSIONS, APIS, admin::Header};
 use crate::env::NetEnv;
 use crate::shard::Shard;
-use crate::wire::api_versions::{ApiVersion, ApiVersionsRequest, ApiVersionsResponse};
+use crate::wire::api_versions::{
+    ApiVersion, ApiVersionsRequest, ApiVersionsResponse, FinalizedFeature, SupportedFeature,
+};
 use crate::wire::{Array, DecodeError, Encoded, ErrorCode, Reader};
 
 /// What is told: the table, as the message has it.
@@ -36,7 +42,39 @@ pub fn api_versions<E: NetEnv>(
         cluster_id: image.cluster_id().map(|id| id.as_str()),
         node_id: shard.options().me.0,
     };
-    Ok(header.encode(&response(check(&request, header.version, here))))
+    let told = response(check(&request, header.version, here));
+    match told.error_code {
+        ErrorCode::None => Ok(header.encode(&with_features(told, header.version, &image))),
+        _ => Ok(header.encode(&told)),
+    }
+}
+
+/// Adds what this release can do and what the cluster has switched on (KIP-584); before version 3
+/// there is no room for it.
+fn with_features<'i>(
+    response: ApiVersionsResponse<'i>,
+    version: i16,
+    image: &'i Image,
+) -> ApiVersionsResponse<'i> {
+    // Older clients cannot read a lowest level of 0 (KAFKA-17492).
+    let known = FEATURES.iter().filter(|feature| version >= 4 || feature.range.min > 0);
+    let supported = known.map(|feature| SupportedFeature {
+        name: Cow::Borrowed(feature.name),
+        min_version: feature.range.min,
+        max_version: feature.range.max,
+    });
+    let finalized = image.cluster().features().map(|(name, level)| FinalizedFeature {
+        name: Cow::Borrowed(name),
+        max_version_level: level,
+        min_version_level: level,
+    });
+    ApiVersionsResponse {
+        supported_features: supported.collect(),
+        // Offset of the last record that the picture shows; -1 where there is none.
+        finalized_features_epoch: image.offset().to_wire() - 1,
+        finalized_features: finalized.collect(),
+        ..response
+    }
 }
 
 fn response(error_code: ErrorCode) -> ApiVersionsResponse<'static> {

@@ -148,3 +148,44 @@ impl<'i> Page<'i, '_> {
         each.collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use coordinator::cluster::{Partition, Replicas, nobody};
+    use engine::ids::{BrokerId, TopicId};
+
+    use super::*;
+
+    #[test]
+    fn who_may_lead_without_being_in_sync_is_told() {
+        let replicas = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Replicas>();
+        let small = Partition {
+            elr: replicas(&[3, 2]),
+            ..Partition::with_isr(replicas(&[1, 2, 3]), replicas(&[1]))
+        };
+        let lost = Partition {
+            elr: replicas(&[3]),
+            last_leader: Some(BrokerId(2)),
+            ..Partition::with_isr(replicas(&[2, 3]), nobody())
+        };
+        let topic = Topic {
+            id: TopicId::random(1, 2),
+            name: "t".into(),
+            partitions: vec![small, lost],
+            overrides: BTreeMap::new(),
+        };
+        let header = Header { version: 0, correlation_id: 0, listener: "here" };
+        let (image, topics) = (Image::empty(), Vec::new());
+        let page = Page { image: &image, header, cursor: None, left: 9, topics, next: None };
+        let list = |of: Option<Array<'_, i32>>| of.expect("it is known").iter().collect::<Vec<_>>();
+        let partitions = page.partitions(&topic, 0, 2);
+        let each = partitions.iter().map(|partition| {
+            let last = list(partition.last_known_elr);
+            (list(partition.eligible_leader_replicas), last)
+        });
+        let told: Vec<_> = each.collect();
+        assert_eq!(told, [(vec![3, 2], vec![]), (vec![3], vec![2])]);
+    }
+}

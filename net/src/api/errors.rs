@@ -101,6 +101,7 @@ pub fn of_fetch(error: &Fault) -> ErrorCode {
     match error {
         Fault::Unavailable(error) => of_unavailable(error),
         Fault::Epoch(error) => of_epoch(error),
+        Fault::Unsettled => ErrorCode::OffsetNotAvailable,
         Fault::Read(error) => of_read(error),
     }
 }

@@ -307,9 +307,10 @@ impl Placed {
             let broker = image.broker(id);
             broker.is_some_and(|broker| admin::is_reached(broker, header.listener))
         };
+        let alive = |id| image.broker(id).is_some_and(|broker| !broker.fenced);
         let (leader_id, mut error_code) = match partition.leader {
             Some(leader) if reached(leader) => (leader.0, ErrorCode::None),
-            Some(leader) if image.broker(leader).is_some() && header.version >= 6 => {
+            Some(leader) if alive(leader) && header.version >= 6 => {
                 (-1, ErrorCode::ListenerNotFound)
             }
             _ => (-1, ErrorCode::LeaderNotAvailable),
@@ -328,5 +329,91 @@ impl Placed {
             error_code = ErrorCode::ReplicaNotAvailable;
         }
         Placed { leader_id, error_code, replicas, isr, offline }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use coordinator::cluster::{
+        self, Cluster, DirectoryId, Endpoint, Incarnation, Replicas, nobody,
+    };
+    use coordinator::records::Record;
+    use engine::ids::{BrokerEpoch, BrokerId, Offset};
+
+    use super::*;
+
+    /// Brokers 1 and 2 are there, 3 is fenced, 4 listens elsewhere; 5 is not known.
+    fn image() -> Image {
+        let mut cluster = Cluster::default();
+        for (id, listener, fenced) in
+            [(1, "here", false), (2, "here", false), (3, "here", true), (4, "there", false)]
+        {
+            let endpoint = Endpoint { listener: listener.into(), host: "h".into(), port: 1 };
+            let broker = cluster::Broker {
+                id: BrokerId(id),
+                epoch: BrokerEpoch(i64::from(id)),
+                incarnation: Incarnation::UNKNOWN,
+                directory: DirectoryId::UNKNOWN,
+                endpoints: vec![endpoint],
+                rack: None,
+                features: BTreeMap::new(),
+                fenced,
+                registered: Offset::ZERO,
+                stopping: None,
+            };
+            cluster.apply(Offset::ZERO, &Record::BrokerRegistered(Arc::new(broker)));
+        }
+        Image::new(cluster, Offset::new(1), Some(BrokerId(3)))
+    }
+
+    fn replicas(ids: &[i32]) -> Replicas {
+        ids.iter().copied().map(BrokerId).collect()
+    }
+
+    /// Leader, error and offline replicas that a client of version 9 is told.
+    fn placed(leader: Option<i32>, ids: &[i32]) -> (i32, ErrorCode, Vec<i32>) {
+        let leader = leader.map(BrokerId);
+        let partition = Partition { leader, ..Partition::new(replicas(ids)) };
+        let header = Header { version: 9, correlation_id: 0, listener: "here" };
+        let placed = Placed::of(&image(), header, &partition);
+        assert_eq!((&placed.replicas[..], &placed.isr[..]), (ids, ids));
+        (placed.leader_id, placed.error_code, placed.offline)
+    }
+
+    #[test]
+    fn replicas_that_are_fenced_or_gone_are_offline() {
+        assert_eq!(placed(Some(1), &[1, 2]), (1, ErrorCode::None, vec![]));
+        assert_eq!(placed(Some(1), &[1, 3, 5, 4]), (1, ErrorCode::None, vec![3, 5, 4]));
+        let nobody = ErrorCode::LeaderNotAvailable;
+        assert_eq!(placed(None, &[1, 2]), (-1, nobody, vec![]));
+        assert_eq!(placed(None, &[3]), (-1, nobody, vec![3]));
+        assert_eq!(placed(Some(5), &[5, 1]), (-1, nobody, vec![5]));
+        assert_eq!(placed(Some(4), &[4]), (-1, ErrorCode::ListenerNotFound, vec![4]));
+    }
+
+    #[test]
+    fn the_first_version_leaves_out_who_is_away() {
+        let header = Header { version: 0, correlation_id: 0, listener: "here" };
+        let partition = Partition { isr: replicas(&[1]), ..Partition::new(replicas(&[1, 3])) };
+        let placed = Placed::of(&image(), header, &partition);
+        assert_eq!((placed.leader_id, placed.error_code), (1, ErrorCode::ReplicaNotAvailable));
+        assert_eq!((placed.replicas, placed.isr), (vec![1], vec![1]));
+        let alone = Partition { isr: nobody(), ..Partition::new(replicas(&[1])) };
+        assert_eq!(Placed::of(&image(), header, &alone).error_code, ErrorCode::None);
+    }
+
+    #[test]
+    fn clients_are_told_of_brokers_that_are_alive() {
+        let image = image();
+        let header = Header { version: 9, correlation_id: 0, listener: "here" };
+        let describe = Describe { image: &image, header, operations: 0 };
+        let told: Vec<i32> = describe.brokers().map(|broker| broker.node_id).collect();
+        assert_eq!(told, [1, 2]);
+        // The one with the active controller is fenced, and any other takes its requests.
+        assert_eq!(admin::controller_id(&image, "here"), 1);
+        assert_eq!(admin::controller_id(&image, "there"), 4);
+        assert_eq!(admin::controller_id(&image, "nowhere"), -1);
     }
 }

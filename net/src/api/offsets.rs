@@ -13,6 +13,7 @@ use engine::time::Timestamp;
 
 use super::admin::{self, Header};
 use super::errors;
+use super::read::Fault;
 use crate::ask::{Ask, Found, Point, Told};
 use crate::env::NetEnv;
 use crate::shard::Shard;
@@ -91,7 +92,7 @@ pub async fn list_offsets<E: NetEnv>(
     let mut answer = || match answers.next().expect("one for each partition") {
         Some(answer) => answer,
         None => match told.next().expect("each is told") {
-            Told::FoundOffset(found) => found.map_err(|error| errors::of_fetch(&error)),
+            Told::FoundOffset(found) => found.map_err(|fault| of_fault(&fault, header.version)),
             _ => unreachable!("what is told is of its question's kind"),
         },
     };
@@ -105,6 +106,15 @@ pub async fn list_offsets<E: NetEnv>(
     });
     let topics = topics.collect();
     Ok(header.encode(&ListOffsetsResponse { topics, ..Default::default() }))
+}
+
+/// `OFFSET_NOT_AVAILABLE` is understood from version 5 on; until then clients are told to look for
+/// a leader again, which makes them come back as well.
+fn of_fault(fault: &Fault, version: i16) -> ErrorCode {
+    match errors::of_fetch(fault) {
+        ErrorCode::OffsetNotAvailable if version < 5 => ErrorCode::LeaderNotAvailable,
+        error_code => error_code,
+    }
 }
 
 fn listed(
@@ -251,6 +261,12 @@ mod tests {
         assert_eq!(from(i64::MIN), None);
         assert_eq!(Wanted::of(-4, 8), Wanted::Point(Point::Earliest));
         assert_eq!(Wanted::of(0, 1), Wanted::Point(Point::Time(Timestamp(0))));
+    }
+
+    #[test]
+    fn a_leader_that_is_not_settled_is_told_in_words_that_the_client_knows() {
+        assert_eq!(of_fault(&Fault::Unsettled, 4), ErrorCode::LeaderNotAvailable);
+        assert_eq!(of_fault(&Fault::Unsettled, 5), ErrorCode::OffsetNotAvailable);
     }
 
     #[test]

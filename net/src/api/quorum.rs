@@ -152,3 +152,72 @@ fn listener(endpoint: &str) -> Option<Listener<'static>> {
         port: port.parse().ok()?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use coordinator::quorum::types::Directory;
+
+    use super::*;
+
+    /// The quorum of 1, 2 and 3, of which 1 leads, as `me` sees it.
+    fn status(me: i32) -> Status {
+        let leads = me == 1;
+        let member = |id: i32, end: u64, heard: u64| Progress {
+            id: BrokerId(id),
+            directory: Some(Directory([id as u8; 16])),
+            endpoint: format!("[::{id}]:909{id}"),
+            end: leads.then_some(Offset::new(end)),
+            heard: (leads && id != 1).then_some(Duration::from_millis(heard)),
+            trouble: None,
+        };
+        Status {
+            me: BrokerId(me),
+            directory: Directory([me as u8; 16]),
+            cluster: None,
+            leader: Some(BrokerId(1)),
+            term: 7,
+            voters: vec![member(1, 9, 0), member(2, 9, 100), member(3, 5, 400)],
+            learners: vec![member(4, 2, 200)],
+            end: Offset::new(9),
+            high_watermark: Offset::new(8),
+        }
+    }
+
+    /// Id, end, last fetch, last caught up.
+    fn told(status: &Status) -> Vec<(i32, i64, i64, i64)> {
+        let partition = described(status, Timestamp(1_000));
+        assert_eq!((partition.leader_id, partition.leader_epoch), (1, 7));
+        assert_eq!(partition.high_watermark, 8);
+        let all = partition.current_voters.iter().chain(partition.observers.iter());
+        let each = all.map(|one| {
+            assert_eq!(one.replica_directory_id, [one.replica_id as u8; 16]);
+            let caught_up = one.last_caught_up_timestamp;
+            (one.replica_id, one.log_end_offset, one.last_fetch_timestamp, caught_up)
+        });
+        each.collect()
+    }
+
+    #[test]
+    fn the_leader_knows_how_far_everybody_is() {
+        let all = [(1, 9, 1_000, 1_000), (2, 9, 900, 900), (3, 5, 600, -1), (4, 2, 800, -1)];
+        assert_eq!(told(&status(1)), all);
+        let nodes = nodes(&status(1));
+        assert_eq!(nodes.len(), 3);
+        let third = nodes[2].listeners.first().expect("it listens");
+        assert_eq!((&*third.host, third.port), ("::3", 9093));
+    }
+
+    #[test]
+    fn another_voter_knows_itself() {
+        let all = [(1, -1, -1, -1), (2, 9, -1, -1), (3, -1, -1, -1), (4, -1, -1, -1)];
+        assert_eq!(told(&status(2)), all);
+    }
+
+    #[test]
+    fn a_node_without_a_vote_sends_clients_to_another() {
+        let partition = elsewhere(Some(BrokerId(3)));
+        assert_eq!((partition.leader_id, partition.leader_epoch), (3, -1));
+        assert!(partition.error_code.is_retriable());
+        assert_eq!(elsewhere(None).leader_id, -1);
+    }
+}

@@ -68,6 +68,9 @@ pub enum Fault {
     /// The client believes in another leadership.
     #[error(transparent)]
     Epoch(#[from] EpochMismatch),
+    /// The leader is a new one and does not know yet how far is committed (KIP-207).
+    #[error("the leader does not know yet how far is committed")]
+    Unsettled,
     /// The log cannot be read there.
     #[error(transparent)]
     Read(#[from] ReadError),

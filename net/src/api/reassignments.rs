@@ -148,3 +148,41 @@ fn moving(topic: &Topic, asked: impl Fn(i32) -> bool) -> Option<OngoingTopicReas
         partitions: partitions.into(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use coordinator::cluster::{Partition, Replicas};
+    use engine::ids::TopicId;
+
+    use super::*;
+
+    #[test]
+    fn what_moves_is_listed_and_nothing_else() {
+        let replicas = |ids: &[i32]| ids.iter().copied().map(BrokerId).collect::<Replicas>();
+        let still = Partition::new(replicas(&[1, 2]));
+        let moves = Partition {
+            adding: replicas(&[3]),
+            removing: replicas(&[1]),
+            ..Partition::with_isr(replicas(&[3, 1, 2]), replicas(&[1, 2]))
+        };
+        let shrinks = Partition { removing: replicas(&[2]), ..still.clone() };
+        let topic = Topic {
+            id: TopicId::random(1, 2),
+            name: "t".into(),
+            partitions: vec![still.clone(), moves, shrinks],
+            overrides: BTreeMap::new(),
+        };
+        let all = moving(&topic, |_| true).expect("two move");
+        let list = |of: &crate::wire::Array<'_, i32>| of.iter().collect::<Vec<_>>();
+        let told = all.partitions.iter().map(|one| {
+            let (adding, removing) = (list(&one.adding_replicas), list(&one.removing_replicas));
+            (one.partition_index, list(&one.replicas), adding, removing)
+        });
+        let expected = [(1, vec![3, 1, 2], vec![3], vec![1]), (2, vec![1, 2], vec![], vec![2])];
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+        assert_eq!(moving(&topic, |at| at == 2).map(|topic| topic.partitions.len()), Some(1));
+        assert!(moving(&topic, |at| at == 0).is_none());
+        let idle = Topic { partitions: vec![still], ..topic };
+        assert!(moving(&idle, |_| true).is_none());
+    }
+}
