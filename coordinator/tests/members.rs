@@ -299,20 +299,31 @@ fn features_change_together_or_not_at_all() {
     };
     use UpgradeKind::{SafeDowngrade, UnsafeDowngrade, Upgrade};
     for (refused, reason) in [
-        (one("group.version", 2, Upgrade), "Local controller only supports versions 0-1"),
+        (
+            one("eligible.leader.replicas.version", 2, Upgrade),
+            "Local controller only supports versions 0-1",
+        ),
         (one("no.such", 1, Upgrade), "Local controller does not support this feature."),
-        (one("group.version", -1, Upgrade), "A feature version cannot be less than 0."),
-        (one("group.version", 0, Upgrade), "either safe or unsafe downgrade."),
+        (
+            one("eligible.leader.replicas.version", -1, Upgrade),
+            "A feature version cannot be less than 0.",
+        ),
+        (one("eligible.leader.replicas.version", 0, Upgrade), "either safe or unsafe downgrade."),
         (one(METADATA_VERSION, 20, UnsafeDowngrade), "is not supported in this version."),
     ] {
         let before = c.log.len();
-        let good = one("transaction.version", 1, SafeDowngrade);
-        let (name, message) = update(&mut c, vec![good, refused.clone()]).unwrap_err();
+        let good = one("eligible.leader.replicas.version", 0, SafeDowngrade);
+        let mut all = vec![good, refused.clone()];
+        all.retain(|one| *one == refused || one.name != refused.name);
+        let (name, message) = update(&mut c, all).unwrap_err();
         assert!(name == refused.name && message.ends_with(reason), "{message}");
         assert_eq!(c.log.len(), before);
     }
-    assert_eq!(update(&mut c, vec![one("group.version", 0, SafeDowngrade)]), Ok(()));
-    assert_eq!(c.cluster.feature("group.version"), 0);
+    assert_eq!(
+        update(&mut c, vec![one("eligible.leader.replicas.version", 0, SafeDowngrade)]),
+        Ok(())
+    );
+    assert_eq!(c.cluster.feature("eligible.leader.replicas.version"), 0);
     let mut old = registration(2);
     old.features.insert(METADATA_VERSION.into(), FeatureRange { min: 7, max: 20 });
     assert_eq!(c.register(old).unwrap_err().why, Why::FeatureUnsupported);

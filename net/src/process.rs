@@ -10,7 +10,8 @@ use coordinator::cluster::ClusterId;
 use nix::sys::statvfs::statvfs;
 
 use crate::checks::{
-    self, DataLock, Identity, Note, Session, begin_session, check_identity, end_session, fail_session,
+    self, DataLock, Identity, Note, Session, begin_session, check_identity, end_session,
+    fail_session,
 };
 use crate::config::{BrokerConfig, Resolved};
 use crate::env::uring::{Door, ShardOptions, Shards, UringEnv, bind, start_shards};

@@ -51,13 +51,10 @@ const fn feature(name: &'static str, min: i16, max: i16, initial: i16) -> Featur
 
 /// What this release knows, by name. Levels are Kafka 4.x's: `metadata.version` 7 is 3.3-IV3, the
 /// oldest that has features at all, and 25 is 4.0-IV3. Eligible leader replicas are kept at every
-/// level; theirs only tells clients so.
-pub const FEATURES: &[Feature] = &[
-    feature("eligible.leader.replicas.version", 0, 1, 1),
-    feature("group.version", 0, 1, 1),
-    feature(METADATA_VERSION, 7, 25, 25),
-    feature("transaction.version", 0, 2, 2),
-];
+/// level; theirs only tells clients so. `group.version` and `transaction.version` come with what they
+/// name: a client acts on them.
+pub const FEATURES: &[Feature] =
+    &[feature("eligible.leader.replicas.version", 0, 1, 1), feature(METADATA_VERSION, 7, 25, 25)];
 
 /// The feature with this name.
 pub fn feature_named(name: &str) -> Option<&'static Feature> {

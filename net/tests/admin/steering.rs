@@ -217,7 +217,7 @@ fn features_change_for_all_and_only_as_they_may() {
         let (before, epoch) = levels(&on).await;
         assert!(before.contains(&("metadata.version".to_owned(), 25)), "{before:?}");
         let down = |level, upgrade_type| update_features::FeatureUpdate {
-            feature: "group.version",
+            feature: "eligible.leader.replicas.version",
             max_version_level: level,
             allow_downgrade: false,
             upgrade_type,
@@ -232,7 +232,8 @@ fn features_change_for_all_and_only_as_they_may() {
         assert_eq!(update(&on, 1, down(0, SAFE_DOWNGRADE), true).await, (ErrorCode::None, 1));
         assert_eq!(levels(&other).await, (before.clone(), epoch), "only asked");
 
-        let gone = before.iter().filter(|(name, _)| name != "group.version").cloned();
+        let gone =
+            before.iter().filter(|(name, _)| name != "eligible.leader.replicas.version").cloned();
         let gone: Vec<_> = gone.collect();
         assert_eq!(update(&on, 2, down(0, SAFE_DOWNGRADE), false).await, (ErrorCode::None, 0));
         let (after, newer) = levels(&other).await;
