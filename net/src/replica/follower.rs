@@ -7,10 +7,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use engine::env::Queue;
 use engine::ids::{BrokerId, TopicPartition};
+use engine::time::Instant;
 use engine::wait::Watch;
 use futures_lite::future;
 use replication::ask::AnswerPart;
@@ -19,14 +21,14 @@ use replication::partition::Accepted;
 
 use super::{VERSION, decode_answer, encode_ask};
 use crate::env::NetEnv;
-use crate::link::{Link, LinkError, Receiving, Sending};
+use crate::link::{Answer, Link, LinkError, Receiving, Sending};
 use crate::shard::Shard;
 use crate::wire::ErrorCode;
 use crate::wire::fetch::FetchResponse;
 
 /// How long a leader may take to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
-/// How long an answer may take beyond what the request allows.
+/// How long a leader may be silent beyond what the request allows.
 const LATE: Duration = Duration::from_secs(3);
 
 /// By leader.
@@ -39,9 +41,21 @@ struct Upstream<E: NetEnv> {
     fetcher: RefCell<Fetcher>,
     /// Rises when the fetcher may have something to say.
     wake: Watch,
-    /// Requests on their way on the present connection: number on it, session, number in it.
-    sent: RefCell<VecDeque<(i32, u64, u64)>>,
+    /// Requests on their way on the present connection.
+    sent: RefCell<VecDeque<Sent>>,
     running: Cell<bool>,
+}
+
+/// A request on its way.
+struct Sent {
+    /// Its number on the connection.
+    number: i32,
+    /// The stream's session.
+    session: u64,
+    /// Its number in that.
+    seq: u64,
+    /// When it was sent.
+    at: Instant,
 }
 
 /// Follows whatever this shard's partitions have to follow, until the shard stops. What may have
@@ -136,7 +150,10 @@ impl<E: NetEnv> Upstream<E> {
             self.fetcher.borrow_mut().on_lost(env.now());
             let until = self.fetcher.borrow().deadline();
             if let Some(until) = until {
-                env.sleep_until(until).await;
+                let stopping = async {
+                    let _ = self.shard.0.stopping.reach(1).await;
+                };
+                future::or(stopping, env.sleep_until(until)).await;
             }
         }
     }
@@ -145,13 +162,15 @@ impl<E: NetEnv> Upstream<E> {
     async fn connected(&self) -> Result<(), LinkError> {
         let env = self.shard.env();
         let address = self.shard.peer_address(self.leader).ok_or(LinkError::Closed)?;
-        let link = Link::connect(env, &address, CONNECT_MAX).await?;
-        let (sending, receiving) = link.split();
         let stopping = async {
             let _ = self.shard.0.stopping.reach(1).await;
             Ok(())
         };
-        let both = future::or(self.say(sending), self.hear(receiving));
+        let both = async {
+            let link = Link::connect(env, &address, CONNECT_MAX).await?;
+            let (sending, receiving) = link.split();
+            future::or(self.say(sending), self.hear(receiving)).await
+        };
         future::or(stopping, both).await
     }
 
@@ -166,7 +185,8 @@ impl<E: NetEnv> Upstream<E> {
                 let image = self.shard.image();
                 let epoch = image.broker(me).map(|broker| broker.epoch).unwrap_or_default();
                 let number = sending.take_number();
-                self.sent.borrow_mut().push_back((number, ask.session, ask.seq));
+                let (session, seq, at) = (ask.session, ask.seq, env.now());
+                self.sent.borrow_mut().push_back(Sent { number, session, seq, at });
                 sending.send(encode_ask(&ask, me, epoch, number)).await?;
             }
             let woken = async {
@@ -182,12 +202,12 @@ impl<E: NetEnv> Upstream<E> {
 
     /// Carries answers out.
     async fn hear(&self, mut receiving: Receiving<E>) -> Result<(), LinkError> {
-        let env = self.shard.env();
-        let within = self.shard.options().broker.replication.fetch_wait_max + LATE;
         loop {
-            let answer = receiving.next(within).await?;
+            let answer = self.answer(&mut receiving).await?;
             let due = self.sent.borrow_mut().pop_front();
-            let Some((number, session, seq)) = due else { return Err(LinkError::Closed) };
+            let Some(Sent { number, session, seq, .. }) = due else {
+                return Err(LinkError::Closed);
+            };
             answer.expect(number)?;
             let response: FetchResponse<'_> = answer.decode(VERSION)?;
             if response.error_code != ErrorCode::None {
@@ -200,12 +220,43 @@ impl<E: NetEnv> Upstream<E> {
                 deliveries.map_err(|error| LinkError::Io(std::io::Error::other(error)))?;
             // The next request goes on where this answer ends, before it is carried out.
             self.woken();
-            for delivery in &deliveries {
-                self.carry_out(delivery).await;
-                env.turn().await;
-            }
+            self.carry_all_out(&deliveries).await;
             self.woken();
         }
+    }
+
+    /// The next answer. A leader is silent for too long only when an answer is due.
+    async fn answer(&self, receiving: &mut Receiving<E>) -> Result<Answer, LinkError> {
+        let env = self.shard.env();
+        let within = self.shard.options().broker.replication.fetch_wait_max + LATE;
+        loop {
+            let silent = match receiving.next(within).await {
+                Err(error @ LinkError::TimedOut(_)) => error,
+                answer => return answer,
+            };
+            let sent = self.sent.borrow().front().map(|sent| sent.at);
+            if sent.is_some_and(|at| at.after(within) <= env.now()) {
+                return Err(silent);
+            }
+        }
+    }
+
+    /// Carries out what one answer says, all of it before the next answer is looked at: so each
+    /// partition gets its own in their order. Those that wait for the device do so together.
+    async fn carry_all_out(&self, deliveries: &[Delivery<&[u8]>]) {
+        let mut waiting = Vec::new();
+        for delivery in deliveries {
+            let mut one = Box::pin(self.carry_out(delivery));
+            if future::poll_once(one.as_mut()).await.is_none() {
+                waiting.push(one);
+            }
+            self.shard.env().turn().await;
+        }
+        std::future::poll_fn(|cx| {
+            waiting.retain_mut(|one| one.as_mut().poll(cx).is_pending());
+            if waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     async fn carry_out(&self, delivery: &Delivery<&[u8]>) {
