@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use engine::env::Queue;
-use engine::ids::{BrokerId, TopicPartition};
+use engine::ids::{BrokerEpoch, BrokerId, TopicPartition};
 use engine::time::Instant;
 use engine::wait::Watch;
 use futures_lite::future;
@@ -162,28 +162,48 @@ impl<E: NetEnv> Upstream<E> {
     async fn connected(&self) -> Result<(), LinkError> {
         let env = self.shard.env();
         let address = self.shard.peer_address(self.leader).ok_or(LinkError::Closed)?;
-        let stopping = async {
-            let _ = self.shard.0.stopping.reach(1).await;
+        let (me, _) = self.registrations();
+        let over = async {
+            let stopping = self.shard.0.stopping.reach(1);
+            let stopped = async {
+                let _ = stopping.await;
+            };
+            future::or(stopped, self.registered_anew()).await;
             Ok(())
         };
         let both = async {
             let link = Link::connect(env, &address, CONNECT_MAX).await?;
             let (sending, receiving) = link.split();
-            future::or(self.say(sending), self.hear(receiving)).await
+            future::or(self.say(sending, me), self.hear(receiving)).await
         };
-        future::or(stopping, both).await
+        future::or(over, both).await
+    }
+
+    /// The broker epochs of both sides.
+    fn registrations(&self) -> (BrokerEpoch, BrokerEpoch) {
+        let image = self.shard.image();
+        let of = |id| image.broker(id).map_or(BrokerEpoch(-1), |broker| broker.epoch);
+        (of(self.shard.options().me), of(self.leader))
+    }
+
+    /// Waits until one of the two has registered anew. What this broker promised in another
+    /// registration does not count any more; and a leader that was started anew, perhaps after a
+    /// power cut, knows nothing of the connection.
+    async fn registered_anew(&self) {
+        let (offset, before) = (&self.shard.0.image_offset, self.registrations());
+        while self.registrations() == before {
+            let _ = offset.reach(offset.value() + 1).await;
+        }
     }
 
     /// Sends what there is to say.
-    async fn say(&self, mut sending: Sending<E>) -> Result<(), LinkError> {
+    async fn say(&self, mut sending: Sending<E>, epoch: BrokerEpoch) -> Result<(), LinkError> {
         let env = self.shard.env();
         let me = self.shard.options().me;
         loop {
             let seen = self.wake.value();
             loop {
                 let Some(ask) = self.fetcher.borrow_mut().next(env.now()) else { break };
-                let image = self.shard.image();
-                let epoch = image.broker(me).map(|broker| broker.epoch).unwrap_or_default();
                 let number = sending.take_number();
                 let (session, seq, at) = (ask.session, ask.seq, env.now());
                 self.sent.borrow_mut().push_back(Sent { number, session, seq, at });
