@@ -20,7 +20,13 @@ mod world;
 
 use world::{CLIENTS, PEERS, World, call};
 
-const SEEDS: u64 = 60;
+/// Seeds of each test, unless `SIM_SEEDS` says otherwise.
+const SEEDS: u64 = 40;
+fn seeds() -> std::ops::Range<u64> {
+    let chosen = std::env::var("SIM_SEEDS").ok();
+    0..chosen.map_or(SEEDS, |text| text.parse().expect("a number"))
+}
+
 const BROKERS: [BrokerId; 3] = [BrokerId(1), BrokerId(2), BrokerId(3)];
 
 /// Produces one batch to the leader of each partition: `value`, and some more.
@@ -88,7 +94,7 @@ fn story(seed: u64) -> u64 {
 
 #[test]
 fn replicas_become_even_whatever_happens_to_their_connections() {
-    for seed in 0..SEEDS {
+    for seed in seeds() {
         story(seed);
     }
 }
@@ -101,7 +107,7 @@ fn the_same_seed_is_the_same_story() {
 
 #[test]
 fn all_acks_wait_for_the_followers_devices_and_for_no_timer() {
-    for seed in 0..SEEDS {
+    for seed in seeds() {
         let world = World::new(seed, |_| ());
         world.sim.run_until(async {
             let ids = world.create(4).await;
@@ -139,7 +145,7 @@ fn all_acks_wait_for_the_followers_devices_and_for_no_timer() {
 
 #[test]
 fn a_leader_that_was_cut_off_gives_up_what_the_others_never_had() {
-    for seed in 0..SEEDS {
+    for seed in seeds() {
         let world = World::new(seed, |_| ());
         world.sim.run_until(async {
             let ids = world.create(3).await;
@@ -179,7 +185,7 @@ fn a_leader_that_was_cut_off_gives_up_what_the_others_never_had() {
 
 #[test]
 fn a_broker_that_registers_anew_goes_on_following() {
-    for seed in 0..SEEDS {
+    for seed in seeds() {
         let world = World::new(seed, |_| ());
         world.sim.run_until(async {
             let ids = world.create(6).await;
@@ -196,7 +202,7 @@ fn a_broker_that_registers_anew_goes_on_following() {
 
 #[test]
 fn producers_that_wait_do_not_keep_the_followers_out() {
-    for seed in 0..SEEDS {
+    for seed in seeds() {
         let world = World::new(seed, |options| options.broker.shard_queued_bytes_max = 1_000);
         world.sim.run_until(async {
             let ids = world.create(2).await;
@@ -244,7 +250,7 @@ fn producers_that_wait_do_not_keep_the_followers_out() {
 
 #[test]
 fn an_idle_stream_costs_nothing() {
-    for seed in 0..SEEDS {
+    for seed in seeds() {
         let world = World::new(seed, |_| ());
         let idle = || {
             let before = world.sim.executor().polls();
