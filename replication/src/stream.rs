@@ -81,6 +81,9 @@ pub struct Read {
     pub from: Offset,
     /// What the follower was told last: anything else is news.
     pub told: Option<Head>,
+    /// The request that put the cursor there. Another one may come while this is read, and put it
+    /// to the same offset: then the follower does not look at the answer that this is read for.
+    pub placed: u64,
 }
 
 /// The request does not belong to this session: the follower must begin a new one.
@@ -190,8 +193,8 @@ impl Stream {
             if cursor.placed > seq {
                 return None;
             }
-            let (leader_epoch, told) = (cursor.leader_epoch, cursor.told);
-            Some(Read { id: *id, leader_epoch, from: cursor.next?, told })
+            let Cursor { leader_epoch, told, placed, .. } = *cursor;
+            Some(Read { id: *id, leader_epoch, from: cursor.next?, told, placed })
         });
         reads.collect()
     }
@@ -200,7 +203,7 @@ impl Stream {
     /// there are batches, or the head is news. Not if the cursor was put elsewhere meanwhile.
     pub fn on_read(&mut self, read: &Read, next: Offset, head: Head) -> bool {
         let Some(cursor) = self.cursors.get_mut(&read.id) else { return false };
-        if cursor.next != Some(read.from) || cursor.leader_epoch != read.leader_epoch {
+        if !cursor.is_of(read) {
             return false;
         }
         let news = next > read.from || cursor.told != Some(head);
@@ -218,8 +221,7 @@ impl Stream {
     /// A partition could not be read.
     pub fn on_unreadable(&mut self, read: &Read, fault: FetchFault) {
         if let Some(cursor) = self.cursors.get_mut(&read.id)
-            && cursor.next == Some(read.from)
-            && cursor.leader_epoch == read.leader_epoch
+            && cursor.is_of(read)
         {
             cursor.stop(Trouble::Failed(fault));
         }
@@ -227,6 +229,11 @@ impl Stream {
 }
 
 impl Cursor {
+    /// Whether it still stands where a read began.
+    fn is_of(&self, read: &Read) -> bool {
+        self.next == Some(read.from) && self.placed == read.placed
+    }
+
     fn stop(&mut self, trouble: Trouble) {
         self.next = None;
         self.told = None;

@@ -114,3 +114,17 @@ fn a_partition_without_a_position_is_asked_for_one() {
     assert_eq!(stream.take_troubles(0), [(id(0), Trouble::Failed(fault))]);
     assert!(stream.reads(0).is_empty());
 }
+
+#[test]
+fn what_is_read_while_a_position_is_said_anew_does_not_count() {
+    let mut stream = new();
+    fits(&mut stream, &ask(7, 0, vec![part(0, Some(5))]));
+    let old = stream.reads(0)[0];
+    // The follower says the same position again, and ignores answers to what it asked before.
+    fits(&mut stream, &ask(7, 1, vec![part(0, Some(5))]));
+    assert!(!stream.on_read(&old, Offset::new(5), head(6)), "of the position before");
+    stream.on_unreadable(&old, FetchFault::Storage);
+    assert!(!stream.has_trouble(1));
+    let new = stream.reads(1)[0];
+    assert!(stream.on_read(&new, Offset::new(5), head(6)), "the watermark is told yet");
+}
