@@ -40,7 +40,7 @@ use world::{Summary, run};
 
 /// A bug on purpose.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Bug {
+enum Bug {
     None,
     Log(engine::log::Mutant),
     Replication(replication::mutant::Mutant),
