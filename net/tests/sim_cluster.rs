@@ -65,11 +65,7 @@ fn attempt(seed: u64, bug: Bug, is_shown: bool) -> Result<Summary, String> {
 }
 
 /// Tries seeds on all cores until one fails: the least of those that were seen to.
-fn first_failure(
-    seeds: &[u64],
-    bug: Bug,
-    each: impl Fn(Summary) + Sync,
-) -> Option<(u64, String)> {
+fn first_failure(seeds: &[u64], bug: Bug, each: impl Fn(Summary) + Sync) -> Option<(u64, String)> {
     let (next, failures) = (AtomicU64::new(0), Mutex::new(Vec::new()));
     let all = std::env::var_os("SIM_ALL").is_some();
     let work = || {

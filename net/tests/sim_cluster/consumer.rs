@@ -130,8 +130,7 @@ async fn list(member: &Member, place: Place) -> Come<i64> {
         current_leader_epoch: epoch,
         timestamp: -1,
     }];
-    let topics =
-        [AskedTopic { name: TOPICS[place.topic].name, partitions: (&partitions).into() }];
+    let topics = [AskedTopic { name: TOPICS[place.topic].name, partitions: (&partitions).into() }];
     let topics = (&topics).into();
     let message = ListOffsetsRequest { replica_id: -1, topics, ..Default::default() };
     let answer = line.call(&message, 7).await?;

@@ -2,14 +2,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coordinator::cluster::{ClusterId, DirectoryId};
 use coordinator::controller::Loss;
-use engine::env::{Env, Queue};
 use engine::env::sim::{End, Node, Random, SimEnv};
+use engine::env::{Env, Queue};
 use engine::ids::BrokerId;
 use engine::wait::Watch;
 use net::config::{Inputs, Resolved, resolve};
@@ -226,6 +227,7 @@ impl Machine {
             let (env, stop) = (self.node.env(), self.stopped());
             let ended = self.ended.clone();
             env.clone().spawn(Queue::Request, async move {
+                make_durable(&env, &options.data).await;
                 let end = run_coordinator(env, options, door, || {}, stop).await;
                 ended.borrow_mut().push(end.err().map(|error| error.to_string()));
             });
@@ -250,6 +252,7 @@ impl Machine {
             let (ends, ended) = (Ends { calls, answers }, self.ended.clone());
             env.clone().spawn(Queue::Request, async move {
                 let at = (index, SHARDS);
+                make_durable(&env, &options.data).await;
                 let end = run_shard(env, at, options, ends, doors, || {}, stop).await;
                 let end = end.err().map(|error| format!("shard {index}: {error}"));
                 ended.borrow_mut().push(end);
@@ -298,4 +301,11 @@ impl Machine {
             false => Some(failed.join(", ")),
         }
     }
+}
+
+/// What the process does before its shards start: the directory is there, for good.
+async fn make_durable(env: &SimEnv, data: &Path) {
+    // A broken device shows itself again to whoever needs it next.
+    let _ = env.create_dir(data).await;
+    let _ = env.sync_dir(Path::new("/")).await;
 }

@@ -13,6 +13,7 @@ use coordinator::records::snapshot;
 use engine::env::Env;
 use engine::env::sim::SimEnv;
 use engine::ids::{BrokerId, Offset, TopicId};
+use futures_lite::future;
 use net::controllers::Controllers;
 
 use crate::oracle::{Broken, Invariant, Kept, Oracle, broken};
@@ -82,7 +83,8 @@ impl Registry {
         let event = |what: std::fmt::Arguments<'_>| self.oracle.event(env.now(), "cluster", what);
         for broker in image.brokers() {
             let old = before.broker(broker.id);
-            let is_new = old.is_none_or(|old| (old.epoch, old.fenced) != (broker.epoch, broker.fenced));
+            let is_new =
+                old.is_none_or(|old| (old.epoch, old.fenced) != (broker.epoch, broker.fenced));
             if is_new {
                 let how = if broker.fenced { "fenced" } else { "active" };
                 event(format_args!("broker {} epoch {} {how}", broker.id, broker.epoch));
@@ -102,7 +104,12 @@ impl Registry {
                 let ids = |of: &[BrokerId]| of.iter().map(|id| id.0).collect::<Vec<_>>();
                 event(format_args!(
                     "{:<8} {} leader {leader:>2} epoch {:>3} version {:>3} isr {:?} elr {:?}",
-                    topic.name, index, part.leader_epoch, part.epoch.0, ids(&part.isr), ids(&part.elr),
+                    topic.name,
+                    index,
+                    part.leader_epoch,
+                    part.epoch.0,
+                    ids(&part.isr),
+                    ids(&part.elr),
                 ));
             }
         }
@@ -110,13 +117,22 @@ impl Registry {
     }
 }
 
+/// How long no news are waited for: the connection may be half open.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Follows one coordinator for ever, from the beginning each time that the connection is lost.
 pub async fn watch(env: SimEnv, registry: Rc<Registry>, voter: (BrokerId, String)) {
     let of = voter.0;
     let asking = Controllers::new(&env, BrokerId(900 + of.0), vec![voter]);
     let (mut observer, mut link) = (Observer::default(), None);
     loop {
-        let Ok(since) = asking.since(0, &mut link, observer.offset()).await else {
+        let from = observer.offset();
+        let late = async {
+            env.sleep_until(env.now().after(PATIENCE)).await;
+            None
+        };
+        let asked = async { Some(asking.since(0, &mut link, from).await) };
+        let Some(Ok(since)) = future::or(asked, late).await else {
             (observer, link) = (Observer::default(), None);
             env.sleep_until(env.now().after(Duration::from_millis(50))).await;
             continue;
@@ -137,9 +153,10 @@ pub async fn watch(env: SimEnv, registry: Rc<Registry>, voter: (BrokerId, String
         };
         let seen = match taken {
             Ok(()) => pictures.into_iter().try_for_each(|p| registry.on_picture(&env, of, p)),
-            Err(error) => {
-                Err(Broken(Invariant::ImageIsPrefixOfMetadataLog, format!("coordinator {of}: {error}")))
-            }
+            Err(error) => Err(Broken(
+                Invariant::ImageIsPrefixOfMetadataLog,
+                format!("coordinator {of}: {error}"),
+            )),
         };
         if let Err(how) = seen {
             registry.oracle.event(env.now(), "watcher", format_args!("BROKEN {how}"));
@@ -154,8 +171,8 @@ pub fn is_whole(image: &Image) -> bool {
     let offset = image.offset();
     offset > Offset::ZERO
         && image.topics().all(|topic| {
-            topic.partitions().all(|(_, part)| {
-                part.leader.is_some() && part.isr.len() == part.replicas.len()
-            })
+            topic
+                .partitions()
+                .all(|(_, part)| part.leader.is_some() && part.isr.len() == part.replicas.len())
         })
 }

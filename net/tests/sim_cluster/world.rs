@@ -204,10 +204,14 @@ impl World {
             }
             Ok(())
         };
-        future::or(async {
-            trouble.await;
-            Ok(())
-        }, creating).await?;
+        future::or(
+            async {
+                trouble.await;
+                Ok(())
+            },
+            creating,
+        )
+        .await?;
         self.heal();
         calm.raise(1);
         let all = async { produced.reach(u64::from(PRODUCERS)).await.is_ok() };
@@ -219,6 +223,8 @@ impl World {
             let how = format!("{} of {PRODUCERS} producers are done", produced.value());
             return self.oracle.verdict().and(broken(Invariant::EverythingIsAcknowledged, how));
         }
+        // The watchers may be behind by as much.
+        self.sim.sleep(Duration::from_millis(1_500)).await;
         let until = self.sim.now().after(HEALTHY_MAX);
         while !is_whole(&self.registry.image()) {
             if self.sim.now() > until {
