@@ -90,7 +90,8 @@ enum End {
     Io(#[from] io::Error),
 }
 
-/// Serves a connection that came by `listener` until it ends. `pass` keeps the shard from stopping before that.
+/// Serves a connection that came by `listener` until it ends. `pass` keeps the shard from stopping
+/// before that.
 pub async fn serve<E: NetEnv>(shard: Shard<E>, stream: E::Stream, listener: Rc<str>, pass: Pass) {
     let connection = Rc::new(Connection {
         shard: shard.clone(),
@@ -165,8 +166,12 @@ impl<E: NetEnv> Connection<E> {
             self.answered.reach(answered + 1).await.map_err(|_| End::Closed)?;
         }
         // The shard's share: whoever has nothing in flight waits until others were answered.
+        // Except for followers: their promises may be all that the others wait for.
         let shard = &self.shard.0;
-        while shard.queued_bytes.get() > shard_max && self.waiting_bytes.get() == 0 {
+        while shard.queued_bytes.get() > shard_max
+            && self.waiting_bytes.get() == 0
+            && !self.may_follow()
+        {
             let next = shard.answered_bytes.value() + 1;
             let _ = shard.answered_bytes.reach(next).await;
         }
@@ -268,9 +273,7 @@ impl<E: NetEnv> Connection<E> {
 
     /// The stream of which a request is: only on the brokers' own listener is there one.
     fn follower_of(&self, request: &FetchRequest<'_>, version: i16) -> Option<Rc<Session<E>>> {
-        let quorum = self.shard.options().quorum.as_ref()?;
-        let theirs = *self.listener == *quorum.peer_listener;
-        if !theirs || version != replica::VERSION || request.stream_seq < 0 {
+        if !self.is_of_peers() || version != replica::VERSION || request.stream_seq < 0 {
             return None;
         }
         let mut follower = self.follower.borrow_mut();
@@ -278,6 +281,18 @@ impl<E: NetEnv> Connection<E> {
             *follower = Session::of(request);
         }
         follower.clone()
+    }
+
+    /// Whether it came by the brokers' own listener.
+    fn is_of_peers(&self) -> bool {
+        let quorum = self.shard.options().quorum.as_ref();
+        quorum.is_some_and(|quorum| *self.listener == *quorum.peer_listener)
+    }
+
+    /// Whether a follower is on the other side, or may be: it has not said yet who it is.
+    fn may_follow(&self) -> bool {
+        let is_new = self.started.value() == 0;
+        self.follower.borrow().is_some() || (is_new && self.is_of_peers())
     }
 
     /// Finishes requests in their order until the reader has ended and all are answered.

@@ -146,10 +146,20 @@ impl<E: NetEnv> Sending<E> {
 }
 
 impl<E: NetEnv> Receiving<E> {
-    /// The next answer.
+    /// The next answer, however long it takes; gives up after a silence of `within`. A large answer
+    /// over a slow line is not silent. When it has given up, it may be called again.
     pub async fn next(&mut self, within: Duration) -> Result<Answer, LinkError> {
-        let env = self.env.clone();
-        in_time(&env, within, read_frame(&*self.stream, &mut self.inbox)).await.map(Answer)
+        loop {
+            if let Some(frame) = self.inbox.take()? {
+                return Ok(Answer(frame));
+            }
+            let (env, stream, room) = (&self.env, &self.stream, self.inbox.room());
+            let read = in_time(env, within, async { Ok(stream.read(room).await?) }).await?;
+            if read == 0 {
+                return Err(LinkError::Closed);
+            }
+            self.inbox.filled(read);
+        }
     }
 }
 

@@ -166,7 +166,7 @@ async fn join<E: NetEnv>(
 }
 
 /// Opens the doors for clients and brokers.
-async fn listen<E: NetEnv>(
+pub(crate) async fn listen<E: NetEnv>(
     shard: &Shard<E>,
     doors: Vec<(String, E::Door)>,
 ) -> Result<(), NodeError> {
@@ -281,7 +281,7 @@ async fn accept_all<E: NetEnv>(shard: Shard<E>, listener: E::Listener, name: Rc<
 
 /// Opens what the shard owns, in the background: whoever asks for a partition before gets it opened
 /// at once. New topics follow as the picture changes.
-async fn open_own<E: NetEnv>(shard: Shard<E>) {
+pub(crate) async fn open_own<E: NetEnv>(shard: Shard<E>) {
     let known: Rc<RefCell<BTreeSet<TopicPartition>>> = Rc::default();
     loop {
         let image = shard.image();

@@ -220,3 +220,6 @@ pub fn decode_answer<'a>(response: &FetchResponse<'a>) -> Vec<AnswerPart<&'a [u8
     }
     parts
 }
+
+#[cfg(test)]
+mod tests;

@@ -198,8 +198,8 @@ impl Fetcher {
     pub fn deadline(&self) -> Option<Instant> {
         let rested = self.resting.first().map(|&(at, _)| at);
         match self.pause_until {
-            Some(until) if self.parts.is_empty() => Some(until),
-            Some(until) => Some(rested.map_or(until, |at| at.max(until))),
+            Some(until) if self.eager.is_empty() => Some(rested.map_or(until, |at| at.max(until))),
+            Some(until) => Some(until),
             None => rested,
         }
     }

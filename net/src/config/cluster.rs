@@ -96,7 +96,10 @@ fn roles(text: &str, me: BrokerId, voters: &[(BrokerId, String)]) -> Result<(boo
             "broker" => serves = true,
             "controller" => votes = true,
             _ => {
-                return Err(("process.roles", format!("`{role}` is neither broker nor controller")));
+                return Err((
+                    "process.roles",
+                    format!("`{role}` is neither broker nor controller"),
+                ));
             }
         }
     }

@@ -7,10 +7,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use engine::env::Queue;
-use engine::ids::{BrokerId, TopicPartition};
+use engine::ids::{BrokerEpoch, BrokerId, TopicPartition};
+use engine::time::Instant;
 use engine::wait::Watch;
 use futures_lite::future;
 use replication::ask::AnswerPart;
@@ -19,14 +21,14 @@ use replication::partition::Accepted;
 
 use super::{VERSION, decode_answer, encode_ask};
 use crate::env::NetEnv;
-use crate::link::{Link, LinkError, Receiving, Sending};
+use crate::link::{Answer, Link, LinkError, Receiving, Sending};
 use crate::shard::Shard;
 use crate::wire::ErrorCode;
 use crate::wire::fetch::FetchResponse;
 
 /// How long a leader may take to accept a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
-/// How long an answer may take beyond what the request allows.
+/// How long a leader may be silent beyond what the request allows.
 const LATE: Duration = Duration::from_secs(3);
 
 /// By leader.
@@ -39,9 +41,21 @@ struct Upstream<E: NetEnv> {
     fetcher: RefCell<Fetcher>,
     /// Rises when the fetcher may have something to say.
     wake: Watch,
-    /// Requests on their way on the present connection: number on it, session, number in it.
-    sent: RefCell<VecDeque<(i32, u64, u64)>>,
+    /// Requests on their way on the present connection.
+    sent: RefCell<VecDeque<Sent>>,
     running: Cell<bool>,
+}
+
+/// A request on its way.
+struct Sent {
+    /// Its number on the connection.
+    number: i32,
+    /// The stream's session.
+    session: u64,
+    /// Its number in that.
+    seq: u64,
+    /// When it was sent.
+    at: Instant,
 }
 
 /// Follows whatever this shard's partitions have to follow, until the shard stops. What may have
@@ -136,7 +150,10 @@ impl<E: NetEnv> Upstream<E> {
             self.fetcher.borrow_mut().on_lost(env.now());
             let until = self.fetcher.borrow().deadline();
             if let Some(until) = until {
-                env.sleep_until(until).await;
+                let stopping = async {
+                    let _ = self.shard.0.stopping.reach(1).await;
+                };
+                future::or(stopping, env.sleep_until(until)).await;
             }
         }
     }
@@ -145,28 +162,51 @@ impl<E: NetEnv> Upstream<E> {
     async fn connected(&self) -> Result<(), LinkError> {
         let env = self.shard.env();
         let address = self.shard.peer_address(self.leader).ok_or(LinkError::Closed)?;
-        let link = Link::connect(env, &address, CONNECT_MAX).await?;
-        let (sending, receiving) = link.split();
-        let stopping = async {
-            let _ = self.shard.0.stopping.reach(1).await;
+        let (me, _) = self.registrations();
+        let over = async {
+            let stopping = self.shard.0.stopping.reach(1);
+            let stopped = async {
+                let _ = stopping.await;
+            };
+            future::or(stopped, self.registered_anew()).await;
             Ok(())
         };
-        let both = future::or(self.say(sending), self.hear(receiving));
-        future::or(stopping, both).await
+        let both = async {
+            let link = Link::connect(env, &address, CONNECT_MAX).await?;
+            let (sending, receiving) = link.split();
+            future::or(self.say(sending, me), self.hear(receiving)).await
+        };
+        future::or(over, both).await
+    }
+
+    /// The broker epochs of both sides.
+    fn registrations(&self) -> (BrokerEpoch, BrokerEpoch) {
+        let image = self.shard.image();
+        let of = |id| image.broker(id).map_or(BrokerEpoch(-1), |broker| broker.epoch);
+        (of(self.shard.options().me), of(self.leader))
+    }
+
+    /// Waits until one of the two has registered anew. What this broker promised in another
+    /// registration does not count any more; and a leader that was started anew, perhaps after a
+    /// power cut, knows nothing of the connection.
+    async fn registered_anew(&self) {
+        let (offset, before) = (&self.shard.0.image_offset, self.registrations());
+        while self.registrations() == before {
+            let _ = offset.reach(offset.value() + 1).await;
+        }
     }
 
     /// Sends what there is to say.
-    async fn say(&self, mut sending: Sending<E>) -> Result<(), LinkError> {
+    async fn say(&self, mut sending: Sending<E>, epoch: BrokerEpoch) -> Result<(), LinkError> {
         let env = self.shard.env();
         let me = self.shard.options().me;
         loop {
             let seen = self.wake.value();
             loop {
                 let Some(ask) = self.fetcher.borrow_mut().next(env.now()) else { break };
-                let image = self.shard.image();
-                let epoch = image.broker(me).map(|broker| broker.epoch).unwrap_or_default();
                 let number = sending.take_number();
-                self.sent.borrow_mut().push_back((number, ask.session, ask.seq));
+                let (session, seq, at) = (ask.session, ask.seq, env.now());
+                self.sent.borrow_mut().push_back(Sent { number, session, seq, at });
                 sending.send(encode_ask(&ask, me, epoch, number)).await?;
             }
             let woken = async {
@@ -182,12 +222,12 @@ impl<E: NetEnv> Upstream<E> {
 
     /// Carries answers out.
     async fn hear(&self, mut receiving: Receiving<E>) -> Result<(), LinkError> {
-        let env = self.shard.env();
-        let within = self.shard.options().broker.replication.fetch_wait_max + LATE;
         loop {
-            let answer = receiving.next(within).await?;
+            let answer = self.answer(&mut receiving).await?;
             let due = self.sent.borrow_mut().pop_front();
-            let Some((number, session, seq)) = due else { return Err(LinkError::Closed) };
+            let Some(Sent { number, session, seq, .. }) = due else {
+                return Err(LinkError::Closed);
+            };
             answer.expect(number)?;
             let response: FetchResponse<'_> = answer.decode(VERSION)?;
             if response.error_code != ErrorCode::None {
@@ -200,12 +240,43 @@ impl<E: NetEnv> Upstream<E> {
                 deliveries.map_err(|error| LinkError::Io(std::io::Error::other(error)))?;
             // The next request goes on where this answer ends, before it is carried out.
             self.woken();
-            for delivery in &deliveries {
-                self.carry_out(delivery).await;
-                env.turn().await;
-            }
+            self.carry_all_out(&deliveries).await;
             self.woken();
         }
+    }
+
+    /// The next answer. A leader is silent for too long only when an answer is due.
+    async fn answer(&self, receiving: &mut Receiving<E>) -> Result<Answer, LinkError> {
+        let env = self.shard.env();
+        let within = self.shard.options().broker.replication.fetch_wait_max + LATE;
+        loop {
+            let silent = match receiving.next(within).await {
+                Err(error @ LinkError::TimedOut(_)) => error,
+                answer => return answer,
+            };
+            let sent = self.sent.borrow().front().map(|sent| sent.at);
+            if sent.is_some_and(|at| at.after(within) <= env.now()) {
+                return Err(silent);
+            }
+        }
+    }
+
+    /// Carries out what one answer says, all of it before the next answer is looked at: so each
+    /// partition gets its own in their order. Those that wait for the device do so together.
+    async fn carry_all_out(&self, deliveries: &[Delivery<&[u8]>]) {
+        let mut waiting = Vec::new();
+        for delivery in deliveries {
+            let mut one = Box::pin(self.carry_out(delivery));
+            if future::poll_once(one.as_mut()).await.is_none() {
+                waiting.push(one);
+            }
+            self.shard.env().turn().await;
+        }
+        std::future::poll_fn(|cx| {
+            waiting.retain_mut(|one| one.as_mut().poll(cx).is_pending());
+            if waiting.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     async fn carry_out(&self, delivery: &Delivery<&[u8]>) {

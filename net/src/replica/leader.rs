@@ -5,7 +5,7 @@
 //! to say, or a newer request of the stream has come. Nothing polls: logs that grow, watermarks
 //! that rise and requests that arrive wake it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -29,10 +29,16 @@ use crate::shard::{Answer, Call, Shard};
 use crate::wire::fetch::{FetchRequest, FetchResponse, ResponseTopic};
 use crate::wire::{ErrorCode, Outgoing, encode_response};
 
-/// One follower's stream on its connection.
+/// One follower's stream on its connection. A connection has one: whoever begins another, or has
+/// registered anew, connects anew.
 pub struct Session<E: NetEnv> {
     stream: RefCell<Stream>,
     follower: BrokerId,
+    broker_epoch: BrokerEpoch,
+    id: i32,
+    /// About how many bytes of one partition: as said last. A request that names no partition
+    /// says nothing about it.
+    partition_bytes_max: Cell<usize>,
     /// Requests that have arrived, over all time.
     arrived: Watch,
     /// By shard: what is waited for there, and the call that waits.
@@ -76,9 +82,7 @@ pub struct ReplicaRequest<E: NetEnv> {
     correlation_id: i32,
     /// Number within the stream, or why it has none.
     seq: Result<u64, ErrorCode>,
-    session_id: i32,
     bytes_max: usize,
-    partition_bytes_max: usize,
     until: Instant,
 }
 
@@ -86,15 +90,26 @@ impl<E: NetEnv> Session<E> {
     /// Of the follower that a first request names; `None`: the request is no follower's.
     pub fn of(request: &FetchRequest<'_>) -> Option<Rc<Session<E>>> {
         let state = &request.replica_state;
-        let follower = BrokerId(state.replica_id);
+        let (follower, broker_epoch) =
+            (BrokerId(state.replica_id), BrokerEpoch(state.replica_epoch));
         (follower.0 >= 0).then(|| {
             Rc::new(Session {
-                stream: Stream::new(follower, BrokerEpoch(state.replica_epoch)).into(),
+                stream: Stream::new(follower, broker_epoch).into(),
                 follower,
+                broker_epoch,
+                id: request.session_id,
+                partition_bytes_max: Cell::new(usize::MAX),
                 arrived: Watch::new(0),
                 parked: RefCell::default(),
             })
         })
+    }
+
+    /// Whether a request is of this stream.
+    fn has(&self, request: &FetchRequest<'_>) -> bool {
+        let state = &request.replica_state;
+        let follower = (BrokerId(state.replica_id), BrokerEpoch(state.replica_epoch));
+        follower == (self.follower, self.broker_epoch) && request.session_id == self.id
     }
 }
 
@@ -109,11 +124,13 @@ pub async fn start<E: NetEnv>(
         session: session.clone(),
         correlation_id,
         seq: Err(ErrorCode::InvalidRequest),
-        session_id: request.session_id,
         bytes_max: 0,
-        partition_bytes_max: 0,
         until: shard.env().now(),
     };
+    if !session.has(request) {
+        started.seq = Err(ErrorCode::InvalidFetchSessionEpoch);
+        return started;
+    }
     let Some(ask) = decode_ask(request) else { return started };
     let taken = session.stream.borrow_mut().on_request(&ask);
     // Whatever waits on this connection is answered at once now.
@@ -126,7 +143,9 @@ pub async fn start<E: NetEnv>(
         Ok(fetches) => {
             started.seq = Ok(ask.seq);
             started.bytes_max = ask.bytes_max.min(shard.options().broker.fetch_bytes_max);
-            started.partition_bytes_max = ask.partition_bytes_max;
+            if !ask.parts.is_empty() {
+                session.partition_bytes_max.set(ask.partition_bytes_max);
+            }
             started.until = started.until.after(ask.wait_max);
             promise(shard, session, ask.seq, fetches).await;
         }
@@ -228,9 +247,11 @@ impl<E: NetEnv> ReplicaRequest<E> {
             replica: self.session.follower,
             reads,
             bytes_max: share_bytes,
-            partition_bytes_max: self.partition_bytes_max,
+            partition_bytes_max: self.session.partition_bytes_max.get(),
         };
         let own = shares.remove(&shard.0.index).unwrap_or_default();
+        // Where nothing is read any more, nothing is waited for.
+        self.session.parked.borrow_mut().retain(|owner, _| shares.contains_key(owner));
         let mut calls = Vec::new();
         for (owner, reads) in shares {
             // Nothing is news there while the call that waits there has not returned.
@@ -347,7 +368,7 @@ impl<E: NetEnv> ReplicaRequest<E> {
             topics.push(ResponseTopic { topic_id: topic, partitions, ..Default::default() });
         }
         let response = FetchResponse {
-            session_id: self.session_id,
+            session_id: self.session.id,
             topics: topics.into(),
             ..Default::default()
         };
@@ -362,6 +383,8 @@ pub async fn read<E: NetEnv>(shard: &Shard<E>, call: &ReplicaRead) -> Vec<ReadOn
     for read in &call.reads {
         let bytes_max = left.min(call.partition_bytes_max);
         let one = match shard.0.partitions.opened(read.id) {
+            // It was deleted: nothing will come of waiting for it.
+            Some(partition) if !partition.log().is_open() => Err(FetchFault::NotLeader),
             // Its turn comes: who got nothing is first in the next answer.
             Some(partition) if left == 0 => Ok((Vec::new(), read.from, partition.head())),
             Some(partition) => read_one(&partition, call.replica, read, bytes_max).await,

@@ -46,7 +46,8 @@ fn is_core(path: &str) -> bool {
     const NET_FILES: [&str; 3] =
         ["net/src/connection/inbox.rs", "net/src/api/errors.rs", "net/src/api.rs"];
     let driven = ["runtime", "journal", "metadata", "quorum"];
-    let is_inside = path.starts_with("replication/src/") && !path.starts_with("replication/src/partition")
+    let is_inside = path.starts_with("replication/src/")
+        && !path.starts_with("replication/src/partition")
         || path.starts_with("coordinator/src/") && !is_of(path, "coordinator/src/", &driven);
     is_inside
         || is_of(path, "engine/src/", &ENGINE)
