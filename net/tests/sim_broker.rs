@@ -6,6 +6,8 @@
 //! `scripts/sim --seed N` shows one seed, one line per event; `--seeds A..B` tries many. Environment:
 //! `SIM_FIRST_SEED`, `SIM_SEEDS`, `SIM_SHOW` (the level of the log lines that are shown).
 
+#[path = "sim_broker/batches.rs"]
+mod batches;
 #[path = "sim_broker/consumer.rs"]
 mod consumer;
 #[path = "sim_broker/line.rs"]

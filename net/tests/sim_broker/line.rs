@@ -62,15 +62,23 @@ impl Client {
     /// Waits for a connection, for as long as it takes.
     pub async fn connect(&self) -> Line {
         loop {
-            if let Ok(Ok(stream)) = self.in_time(self.env.connect(self.broker)).await {
-                return Line {
-                    client: self.clone(),
-                    stream,
-                    next: Cell::new(self.random.below(1_000) as i32),
-                    due: RefCell::default(),
-                };
+            if let Ok(line) = self.try_connect().await {
+                return line;
             }
             self.pause().await;
+        }
+    }
+
+    /// A connection, if there is one at once.
+    pub async fn try_connect(&self) -> Come<Line> {
+        match self.in_time(self.env.connect(self.broker)).await? {
+            Ok(stream) => Ok(Line {
+                client: self.clone(),
+                stream,
+                next: Cell::new(self.random.below(1_000) as i32),
+                due: RefCell::default(),
+            }),
+            Err(error) => gone(format!("no connection: {error}")),
         }
     }
 

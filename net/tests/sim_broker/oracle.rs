@@ -36,6 +36,16 @@ pub enum Invariant {
     ErrorsHaveCauses,
     /// When nothing is wrong any more, everything is acknowledged soon.
     EverythingIsAcknowledged,
+    /// In a cluster: two never lead a partition in one epoch.
+    OneLeaderPerEpoch,
+    /// In a cluster: whatever a coordinator shows is what all of them have decided, in order.
+    ImageIsPrefixOfMetadataLog,
+    /// In a cluster: replicas in sync have the same bytes.
+    LogMatching,
+    /// In a cluster: the checker of client histories finds nothing.
+    HistoryIsClean,
+    /// In a cluster: a topic whose creation was acknowledged stays.
+    TopicsStay,
 }
 
 /// A broken promise.

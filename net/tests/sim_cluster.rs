@@ -1,0 +1,127 @@
+//! The whole cluster, simulated: coordinators and brokers with real frames, handlers, logs, quorum
+//! and replication on a network and disks decided by one seed. Nodes are killed, lose their power,
+//! their directories, their disks and their connections while clients produce, fetch and create
+//! topics. What they were promised is compared with what they get, and in the end with everything
+//! that is there, on every replica.
+//!
+//! `scripts/sim --cluster --seed N` shows one seed, one line per event. Environment as in
+//! `sim_broker.rs`.
+
+#[path = "sim_broker/batches.rs"]
+mod batches;
+#[path = "sim_cluster/client.rs"]
+mod client;
+#[path = "sim_cluster/consumer.rs"]
+mod consumer;
+#[path = "sim_cluster/disk.rs"]
+mod disk;
+#[path = "sim_broker/line.rs"]
+#[expect(dead_code, reason = "shared with the simulated broker")]
+mod line;
+#[path = "sim_cluster/machine.rs"]
+mod machine;
+#[path = "sim_broker/oracle.rs"]
+#[expect(dead_code, reason = "shared with the simulated broker")]
+mod oracle;
+#[path = "sim_cluster/producer.rs"]
+mod producer;
+#[path = "sim_cluster/trouble.rs"]
+mod trouble;
+#[path = "sim_cluster/watcher.rs"]
+mod watcher;
+#[path = "sim_cluster/world.rs"]
+mod world;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use world::{Summary, run};
+
+/// A bug on purpose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(dead_code, reason = "the table of mutants is not there yet")]
+enum Bug {
+    None,
+    Log(engine::log::Mutant),
+    Replication(replication::mutant::Mutant),
+    Controller(coordinator::controller::Mutant),
+}
+
+/// Seeds of the normal test run.
+const SEEDS: u64 = 100;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// Runs one seed; a panic of a node is a failure like any other.
+fn attempt(seed: u64, bug: Bug, is_shown: bool) -> Result<Summary, String> {
+    let run = || run(seed, bug, is_shown).map_err(|broken| broken.to_string());
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        Err(format!("NoPanic: {text}"))
+    })
+}
+
+/// Tries seeds on all cores until one fails: the least of those that were seen to.
+fn first_failure(seeds: &[u64], bug: Bug, each: impl Fn(Summary) + Sync) -> Option<(u64, String)> {
+    let (next, failures) = (AtomicU64::new(0), Mutex::new(Vec::new()));
+    let all = std::env::var_os("SIM_ALL").is_some();
+    let work = || {
+        while all || failures.lock().expect("no panic").is_empty() {
+            let at = next.fetch_add(1, Ordering::Relaxed) as usize;
+            let Some(&seed) = seeds.get(at) else { break };
+            match attempt(seed, bug, false) {
+                Ok(summary) => each(summary),
+                Err(how) => {
+                    if all {
+                        println!("seed {seed}: {how}");
+                    }
+                    failures.lock().expect("no panic").push((seed, how));
+                }
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+    failures.into_inner().expect("no panic").into_iter().min()
+}
+
+#[test]
+#[ignore = "seeds 0, 3, 11, 12 spin in net::replica::leader and 9 loses records: not fixed yet"]
+fn what_clients_are_promised_is_kept() {
+    let first = number("SIM_FIRST_SEED", 0);
+    if std::env::var_os("SIM_SHOW").is_some() {
+        let level = std::env::var("SIM_SHOW").unwrap_or_default();
+        let level = level.parse().unwrap_or(tracing::Level::INFO);
+        tracing_subscriber::fmt().without_time().with_max_level(level).init();
+        println!("{:#?}", attempt(first, Bug::None, true).expect("the promises are kept"));
+        return;
+    }
+    let seeds: Vec<u64> = (first..first + number("SIM_SEEDS", SEEDS)).collect();
+    let (acked, read, elections) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+    let failure = first_failure(&seeds, Bug::None, |summary| {
+        acked.fetch_add(summary.acked, Ordering::Relaxed);
+        read.fetch_add(summary.read, Ordering::Relaxed);
+        elections.fetch_add(summary.elections, Ordering::Relaxed);
+    });
+    if let Some((seed, how)) = failure {
+        panic!("seed {seed}: {how}\nscripts/sim --cluster --seed {seed}");
+    }
+    let count = seeds.len() as u64;
+    let [acked, read, elections] = [acked, read, elections].map(AtomicU64::into_inner);
+    println!("{count} seeds: {acked} records acknowledged, {read} read, {elections} elections");
+    // A test in which nothing happens would keep every promise.
+    assert!(acked > 30 * count && read > 30 * count && elections > count);
+}
+
+#[test]
+#[ignore = "as above"]
+fn the_same_seed_is_the_same_story() {
+    for seed in [1, 7] {
+        let once = attempt(seed, Bug::None, false);
+        assert_eq!(once, attempt(seed, Bug::None, false), "seed {seed}");
+    }
+}
