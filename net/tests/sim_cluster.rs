@@ -90,7 +90,7 @@ fn first_failure(seeds: &[u64], bug: Bug, each: impl Fn(Summary) + Sync) -> Opti
 }
 
 #[test]
-#[ignore = "seeds 0, 3, 11, 12 spin in net::replica::leader and 9 loses records: not fixed yet"]
+#[ignore = "some seeds fail (16, 29, 34) or do not end: open, see the issue; scripts/sim --cluster"]
 fn what_clients_are_promised_is_kept() {
     let first = number("SIM_FIRST_SEED", 0);
     if std::env::var_os("SIM_SHOW").is_some() {
@@ -118,7 +118,6 @@ fn what_clients_are_promised_is_kept() {
 }
 
 #[test]
-#[ignore = "as above"]
 fn the_same_seed_is_the_same_story() {
     for seed in [1, 7] {
         let once = attempt(seed, Bug::None, false);

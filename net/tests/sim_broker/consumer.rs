@@ -15,7 +15,7 @@ use net::wire::fetch::{
 
 use crate::batches::read_batches;
 use crate::line::{Client, Come, Line, gone};
-use crate::oracle::{Asked, Broken, Invariant, Place, Tag, WholeLog};
+use crate::oracle::{Asked, Broken, Invariant, Place, WholeLog};
 use crate::world::{TOPICS, Topics};
 
 /// What one request asked for, and when.

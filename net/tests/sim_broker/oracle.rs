@@ -11,6 +11,7 @@ use std::fmt;
 use engine::time::Instant;
 
 /// What must always hold.
+#[allow(dead_code)] // two suites share it, and each checks some
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Invariant {
     /// What was acknowledged is there, at its offset, within its class.
