@@ -6,6 +6,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
@@ -44,6 +45,8 @@ struct Upstream<E: NetEnv> {
     /// Requests on their way on the present connection.
     sent: RefCell<VecDeque<Sent>>,
     running: Cell<bool>,
+    /// What an answer says is being carried out, which must come to its end.
+    carrying: Cell<bool>,
 }
 
 /// A request on its way.
@@ -121,6 +124,7 @@ impl<E: NetEnv> Upstream<E> {
             wake: Watch::new(0),
             sent: RefCell::default(),
             running: Cell::new(false),
+            carrying: Cell::new(false),
         })
     }
 
@@ -163,20 +167,32 @@ impl<E: NetEnv> Upstream<E> {
         let env = self.shard.env();
         let address = self.shard.peer_address(self.leader).ok_or(LinkError::Closed)?;
         let (me, _) = self.registrations();
-        let over = async {
-            let stopping = self.shard.0.stopping.reach(1);
-            let stopped = async {
-                let _ = stopping.await;
+        let mut over = pin!(async {
+            let stopping = async {
+                let _ = self.shard.0.stopping.reach(1).await;
             };
-            future::or(stopped, self.registered_anew()).await;
+            future::or(stopping, self.registered_anew()).await;
+        });
+        let connecting = async { Some(Link::connect(env, &address, CONNECT_MAX).await) };
+        let given_up = async {
+            over.as_mut().await;
+            None
+        };
+        let Some(link) = future::or(given_up, connecting).await else { return Ok(()) };
+        let (sending, receiving) = link?.split();
+        let mut hearing = pin!(self.hear(receiving));
+        let over = async {
+            over.await;
             Ok(())
         };
-        let both = async {
-            let link = Link::connect(env, &address, CONNECT_MAX).await?;
-            let (sending, receiving) = link.split();
-            future::or(self.say(sending, me), self.hear(receiving)).await
-        };
-        future::or(over, both).await
+        let ended = future::or(over, future::or(self.say(sending, me), hearing.as_mut())).await;
+        // A log that is being cut must be told when it is: what was begun is carried out.
+        std::future::poll_fn(|cx| match self.carrying.get() {
+            true if hearing.as_mut().poll(cx).is_pending() && self.carrying.get() => Poll::Pending,
+            _ => Poll::Ready(()),
+        })
+        .await;
+        ended
     }
 
     /// The broker epochs of both sides.
@@ -240,7 +256,9 @@ impl<E: NetEnv> Upstream<E> {
                 deliveries.map_err(|error| LinkError::Io(std::io::Error::other(error)))?;
             // The next request goes on where this answer ends, before it is carried out.
             self.woken();
+            self.carrying.set(true);
             self.carry_all_out(&deliveries).await;
+            self.carrying.set(false);
             self.woken();
         }
     }

@@ -238,6 +238,19 @@ impl World {
         }
     }
 
+    fn show(&self, id: TopicPartition) -> String {
+        let one = |broker| {
+            let Some(p) = self.partition(BrokerId(broker), id) else { return "closed".into() };
+            let (end, durable, high_watermark) =
+                (p.log().end(), p.log().durable().value(), p.high_watermark());
+            let (leads, follows) = (p.isr(), p.followed());
+            let (epoch, version) = (p.epoch(), p.partition_epoch());
+            format!("{end} {durable} {high_watermark} {epoch} {version:?} {leads:?} {follows:?}")
+        };
+        let known = self.decider.image().partition(id.topic, id.partition).cloned();
+        format!("{id}: {:?}, {known:?}", [1, 2, 3].map(one))
+    }
+
     /// Waits until every replica has everything, knows that it is committed, and is in sync.
     pub async fn settle(&self, ids: &[TopicPartition]) {
         for &id in ids {
@@ -250,7 +263,11 @@ impl World {
                     all.iter().all(even) && self.isr(id).len() == 3
                 })
             };
-            self.until("all replicas are even, and in sync", settled).await;
+            let late = self.env.now().after(PATIENCE);
+            while !settled() {
+                assert!(self.env.now() < late, "the replicas stay uneven: {}", self.show(id));
+                self.sleep(5).await;
+            }
             let first = self.bytes(BrokerId(1), id).await;
             for broker in 2..=3 {
                 let other = self.bytes(BrokerId(broker), id).await;
