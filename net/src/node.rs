@@ -136,7 +136,7 @@ pub async fn run_shard<E: NetEnv>(
     }
     if let Some((_, membership)) = &controller {
         membership.leave().await;
-        shard.release().await;
+        shard.release();
     } else if shard.options().quorum.is_some() {
         let _ = shard.0.released.reach(1).await;
     }
@@ -199,33 +199,44 @@ pub async fn run_coordinator<E: NetEnv>(
 }
 
 impl<E: NetEnv> Shard<E> {
-    /// Lets all shards stop.
-    async fn release(&self) {
+    /// Lets all shards stop. In a cluster they have waited for that: until this broker has given
+    /// its leaderships away, all of them serve.
+    fn release(&self) {
         self.0.released.raise(1);
-        let others = (0..self.0.count).filter(|&shard| shard != self.0.index);
-        let calls: Vec<_> =
-            others.map(|shard| self.mesh().call(self.env(), shard, Call::Release)).collect();
-        for mut call in calls {
-            call.answer().await;
+        self.tell_others(|| Call::Release);
+    }
+
+    /// Tells the other shards something that none of them answers: one that has ended cannot.
+    fn tell_others(&self, call: impl Fn() -> Call) {
+        for other in (0..self.0.count).filter(|&shard| shard != self.0.index) {
+            drop(self.mesh().call(self.env(), other, call()));
         }
     }
 
     /// Ends in good order: no new connections, no new requests, answers for those begun, logs
-    /// synced and checkpointed.
+    /// synced and checkpointed. Logs stay open until all shards have given their answers: a
+    /// request of one may wait for a partition of another.
     async fn stop(&self) -> Result<(), NodeError> {
         self.0.stopping.raise(1);
+        let until = self.env().now().after(DRAIN_MAX);
         let drained = async {
             self.0.gate.close().await;
             true
         };
         let late = async {
-            self.env().sleep_until(self.env().now().after(DRAIN_MAX)).await;
+            self.env().sleep_until(until).await;
             false
         };
         if !future::or(drained, late).await {
             let left = self.0.gate.inside();
             tracing::warn!(shard = self.0.index, left, "connections were cut off");
         }
+        self.tell_others(|| Call::Drained);
+        let others = self.0.count as u64 - 1;
+        let all = async {
+            let _ = self.0.drained.reach(others).await;
+        };
+        future::or(all, self.env().sleep_until(until)).await;
         match self.0.partitions.close().await {
             0 => Ok(()),
             failed => Err(NodeError::Unclean(failed)),

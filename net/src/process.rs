@@ -99,8 +99,7 @@ fn serve(mut resolved: Resolved) -> Result<(), Stopped> {
         || fail_session(&data_dir, session.directory),
     );
     if outcome.is_ok() {
-        // Every shard has told that it ended, with all of it durable. Its thread is not waited for:
-        // glommio's may hang when it takes its executor apart beside a blocking call.
+        running.join();
         end_session(&lock, &data_dir, session.directory)?;
         tracing::info!("stopped in good order");
     }

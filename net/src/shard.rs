@@ -154,8 +154,11 @@ pub enum Call {
     ReplicaRead(ReplicaRead),
     /// Say when one of these partitions has news for a follower.
     ReplicaPark(Vec<Wait>, Duration),
-    /// Nothing of this broker is needed any more: stop when told to.
+    /// Nothing of this broker is needed any more: stop when told to. Has no answer.
     Release,
+    /// The sender has answered all its connections: it needs no other shard any more. Has no
+    /// answer.
+    Drained,
     /// Say whether the device of the data directory has failed.
     Disk,
 }
@@ -178,7 +181,7 @@ pub enum Answer {
     Controlled(Option<Box<Reply>>),
     /// To `QuorumStatus`; `None` where this node has no vote.
     QuorumStatus(Option<Box<Status>>),
-    /// To `Image`, `Purge` and `Release`.
+    /// To `Image` and `Purge`.
     Done,
     /// To `Disk`: what has failed, if something has.
     Disk(Option<String>),
@@ -224,6 +227,8 @@ pub(crate) struct Inner<E: NetEnv> {
     pub asking: Watch,
     /// Raised to 1 when this shard may stop: others lead what this broker led.
     pub released: Watch,
+    /// How many other shards have answered all their connections.
+    pub drained: Watch,
     pub producer_ids: ProducerIds,
     pub control: RefCell<Option<Control>>,
     /// On shard 0 of a node with a vote.
@@ -266,6 +271,7 @@ impl<E: NetEnv> Shard<E> {
             asks: RefCell::default(),
             asking: Watch::new(0),
             released: Watch::new(0),
+            drained: Watch::new(0),
             producer_ids: ProducerIds::default(),
             control: RefCell::new(None),
             quorum_status: RefCell::new(None),
@@ -453,10 +459,8 @@ impl<E: NetEnv> Shard<E> {
                 replica::leader::grew(&shard, &waits, wait_max).await;
                 answering.answer(Answer::Grew);
             }),
-            Call::Release => {
-                self.0.released.raise(1);
-                answering.answer(Answer::Done);
-            }
+            Call::Release => self.0.released.raise(1),
+            Call::Drained => self.0.drained.raise(self.0.drained.value() + 1),
             Call::Purge(topic) => self.later(async move {
                 shard.0.partitions.purge(&shard, topic).await;
                 answering.answer(Answer::Done);
