@@ -161,6 +161,7 @@ impl Fetcher {
         if self.pause_until.is_some_and(|until| now < until) {
             return None;
         }
+        self.pause_until = None;
         while let Some(&(at, id)) = self.resting.first()
             && at <= now
         {
@@ -172,7 +173,6 @@ impl Fetcher {
         if self.in_flight.len() >= self.config.in_flight_max || !(news || heartbeat) {
             return None;
         }
-        self.pause_until = None;
         let seq = self.next_seq;
         self.next_seq += 1;
         self.in_flight.push_back(seq);
@@ -198,8 +198,8 @@ impl Fetcher {
     pub fn deadline(&self) -> Option<Instant> {
         let rested = self.resting.first().map(|&(at, _)| at);
         match self.pause_until {
-            Some(until) if self.eager.is_empty() => Some(rested.map_or(until, |at| at.max(until))),
-            Some(until) => Some(until),
+            Some(until) if !self.eager.is_empty() => Some(until),
+            Some(until) => rested.map(|at| at.max(until)),
             None => rested,
         }
     }

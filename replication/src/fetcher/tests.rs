@@ -120,3 +120,16 @@ fn a_partition_that_backs_off_leaves_the_others_alone() {
     fetcher.remove(id(1));
     assert_eq!(fetcher.deadline(), None);
 }
+
+#[test]
+fn a_stream_with_nothing_to_follow_waits_for_nothing() {
+    let mut fetcher = Fetcher::new(1, config());
+    fetcher.place(standing(0, 10, 10));
+    let _ = fetcher.next(at(0)).unwrap();
+    fetcher.on_lost(at(0));
+    fetcher.remove(id(0));
+    assert_eq!(fetcher.deadline(), None, "the pause ends nothing");
+    fetcher.place_at(standing(0, 10, 10), at(7_000));
+    assert_eq!(fetcher.deadline(), Some(at(7_000)));
+    assert_eq!((fetcher.next(at(6_999)), fetcher.deadline()), (None, Some(at(7_000))));
+}
