@@ -79,6 +79,9 @@ impl Machine for Controller {
             Request::AlterPartitions { broker, epoch, partitions } => {
                 Reply::AlteredPartitions(isr::alter(seen, broker, epoch, partitions, records))
             }
+            Request::NewTerms { broker, epoch, partitions } => {
+                Reply::NewTerms(isr::renew_terms(seen, broker, epoch, &partitions, records))
+            }
             Request::ElectLeaders { kind, partitions } => {
                 Reply::ElectedLeaders(elections::elect(seen, kind, partitions, records))
             }

@@ -174,6 +174,12 @@ impl<E: Env> Metadata<E> {
         self.0.quorum.transfer(to).await
     }
 
+    /// Waits until the quorum ends on this node though nobody closed it, and tells why: the device
+    /// failed, or was full when something had to be written. Nothing but another start helps.
+    pub async fn failure(&self) -> String {
+        self.0.published.failure().await
+    }
+
     /// Ends it in good order: requests that wait are told, what was appended is synced.
     pub async fn close(&self) -> std::io::Result<()> {
         self.0.control.stop();

@@ -9,6 +9,8 @@ use coordinator::controller::{Reply, Request};
 use coordinator::quorum::SealError;
 
 const SEEDS: u64 = 200;
+/// Kinds that the first layout had.
+const FIRST_KINDS: usize = 13;
 
 /// Of each variant one with this seed.
 fn requests(seed: u64) -> impl Iterator<Item = Request> {
@@ -119,7 +121,10 @@ fn a_flipped_bit_is_noticed_and_never_panics() {
 #[test]
 fn the_first_layout_is_what_it_was() {
     let all = |sum, bytes: Vec<u8>| crc32c::crc32c_append(sum, &bytes);
-    let asked = (0..5).flat_map(requests).map(|request| request.encode()).fold(0, all);
-    let told = (0..5).flat_map(replies).map(|reply| reply.encode()).fold(0, all);
+    // Kinds that came later are at the end, and leave the earlier ones as they were.
+    let asked = (0..5).flat_map(|seed| requests(seed).take(FIRST_KINDS));
+    let asked = asked.map(|request| request.encode()).fold(0, all);
+    let told = (0..5).flat_map(|seed| replies(seed).take(FIRST_KINDS));
+    let told = told.map(|reply| reply.encode()).fold(0, all);
     assert_eq!((asked, told), (2_282_254_143, 115_974_087));
 }

@@ -193,6 +193,29 @@ fn a_leader_is_refused_for_what_it_does_not_know() {
 }
 
 #[test]
+fn a_spent_term_ends_with_another_leader_if_there_is_one() {
+    let mut c = Alone::with_brokers(3);
+    let id = on(&mut c, "t", &[1, 2, 3], 1);
+    let renew = |c: &mut Alone, leader: i32, term: i32| {
+        let broker = BrokerId(leader);
+        let epoch = c.cluster.broker(broker).unwrap().epoch;
+        let partitions = vec![(id, LeaderEpoch(term))];
+        let Reply::NewTerms(done) = c.ask(Request::NewTerms { broker, epoch, partitions }) else {
+            panic!()
+        };
+        done.unwrap();
+        let now = c.cluster.topic_by_id(id.topic).unwrap().partition(id.partition).unwrap();
+        (now.leader.unwrap().0, now.leader_epoch.0, ids(&now.isr))
+    };
+    assert_eq!(renew(&mut c, 2, 0), (1, 0, vec![1, 2, 3]), "it does not lead");
+    assert_eq!(renew(&mut c, 1, 0), (2, 1, vec![1, 2, 3]));
+    assert_eq!(renew(&mut c, 2, 0), (2, 1, vec![1, 2, 3]), "asked twice");
+    let alone = isr_change(&c, id, &[2]);
+    assert_eq!(alter(&mut c, 2, alone), Ok(vec![2]));
+    assert_eq!(renew(&mut c, 2, 1), (2, 2, vec![2]), "nobody else has everything");
+}
+
+#[test]
 fn whoever_wants_to_stop_hands_over_what_others_can_lead() {
     let mut c = Alone::with_brokers(2);
     on(&mut c, "shared", &[1, 2], 1);

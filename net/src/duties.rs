@@ -95,16 +95,17 @@ pub(crate) async fn carry_asks<E: NetEnv>(shard: Shard<E>) {
                 .collect(),
         };
         let now = shard.env().now();
-        let mut wishes = Vec::new();
+        let (mut wishes, mut spent) = (Vec::new(), Vec::new());
         for (id, partition) in looked_at {
             match partition.ask(now) {
                 Some(Ask::AlterIsr(alter)) => wishes.push((id, partition, alter)),
-                Some(Ask::NewTerm { leader_epoch }) => {
-                    tracing::warn!(%id, %leader_epoch,
-                        "this leader gave up batches that followers may have, and takes no more");
-                }
+                Some(Ask::NewTerm { leader_epoch }) => spent.push((id, leader_epoch)),
                 None => {}
             }
+        }
+        if !spent.is_empty() {
+            let asking = shard.clone();
+            shard.env().spawn(Queue::Replication, async move { renew(&asking, spent).await });
         }
         for chunk in chunks(wishes) {
             let asking = shard.clone();
@@ -153,6 +154,19 @@ async fn propose<E: NetEnv>(shard: &Shard<E>, wishes: Vec<Wish<E>>) {
     }
     for (partition, wish) in sent.into_values() {
         partition.on_isr_answer(wish.epoch, wish.attempt, &IsrAnswer::Unknown);
+    }
+}
+
+/// Asks the controller for new terms. The picture brings them; until then it is asked again.
+async fn renew<E: NetEnv>(shard: &Shard<E>, partitions: Vec<(TopicPartition, LeaderEpoch)>) {
+    let count = partitions.len();
+    tracing::warn!(count, "leaders gave up batches that followers may have: new terms are needed");
+    let broker = shard.options().me;
+    let epoch = shard.image().broker(broker).map_or(BrokerEpoch(-1), |broker| broker.epoch);
+    if let Some(Reply::NewTerms(Err(refusal))) =
+        shard.control(Request::NewTerms { broker, epoch, partitions }).await
+    {
+        tracing::warn!(why = refusal.message, "no new terms were given");
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use coordinator::controller::Request;
 use coordinator::image::Image;
+use coordinator::metadata::Metadata;
 use engine::cache::BlockBudget;
 use engine::env::Queue;
 use engine::ids::{TopicId, TopicPartition};
@@ -46,6 +47,9 @@ pub enum NodeError {
     /// A listener could not be opened.
     #[error("cannot listen: {0}")]
     Listen(io::Error),
+    /// The vote of this node can no longer be kept: its device had no room for it.
+    #[error("this coordinator has ended: {0}")]
+    Vote(String),
     /// The device failed while running.
     #[error("the data directory failed: {0}")]
     Disk(String),
@@ -125,15 +129,13 @@ pub async fn run_shard<E: NetEnv>(
         env.spawn(Queue::Replication, duties::carry_asks(shard.clone()));
     }
     ready();
-    let failed = async { Some(shard.0.shared.disk.failure().await) };
-    let failed = future::or(failed, async {
+    let stopped = async {
         stop.await;
-        None
-    })
-    .await;
-    if let Some(why) = failed {
-        return Err(NodeError::Disk(why));
-    }
+        Ok(())
+    };
+    let disk = async { Err(NodeError::Disk(shard.0.shared.disk.failure().await)) };
+    let voter = controller.as_ref().and_then(|(council, _)| council.voter());
+    future::or(future::or(disk, vote_lost(voter)), stopped).await?;
     if let Some((_, membership)) = &controller {
         membership.leave().await;
         shard.release();
@@ -145,6 +147,16 @@ pub async fn run_shard<E: NetEnv>(
         council.close().await.map_err(NodeError::Close)?;
     }
     Ok(())
+}
+
+/// Waits until the coordinator of this process, if it has one, can go on no more.
+async fn vote_lost<E: NetEnv>(voter: Option<&Metadata<E>>) -> Result<(), NodeError> {
+    let Some(metadata) = voter else { return std::future::pending().await };
+    let why = metadata.failure().await;
+    // What was found wrong comes as a text through the consensus library. A full device is sound:
+    // it must not keep the next start from trusting what it holds.
+    let full = io::Error::from_raw_os_error(nix::libc::ENOSPC).to_string();
+    Err(if why.contains(&full) { NodeError::Vote(why) } else { NodeError::Disk(why) })
 }
 
 /// Makes this broker a member of its cluster, and has every shard see that.
@@ -193,7 +205,11 @@ pub async fn run_coordinator<E: NetEnv>(
     let serving = voter::serve(env.clone(), listener, metadata.clone(), stopping.clone());
     env.spawn(Queue::Replication, serving);
     ready();
-    stop.await;
+    let stopped = async {
+        stop.await;
+        Ok(())
+    };
+    future::or(vote_lost(Some(&metadata)), stopped).await?;
     stopping.raise(1);
     metadata.close().await.map_err(NodeError::Close)
 }

@@ -67,6 +67,8 @@ pub(super) struct Target {
     pub leaves: Option<BrokerId>,
     /// What whoever leaves has lost of this partition.
     pub lost: Loss,
+    /// The term is spent: a new one begins, whoever leads in it.
+    pub spent: bool,
     /// Whoever leaves is no longer eligible either, unless it is the last of all.
     pub forgotten: bool,
     pub election: Election,
@@ -90,6 +92,7 @@ impl Target {
             removing: partition.removing.to_vec(),
             leaves: None,
             lost: Loss::Nothing,
+            spent: false,
             forgotten: false,
             election,
             mutant,
@@ -247,7 +250,7 @@ impl Target {
     fn begins_term(&self, before: &Partition, after: &Partition) -> bool {
         let removed = before.replicas.iter().any(|one| !after.replicas.contains(one));
         let lossy = before.isr.iter().any(|one| self.has_lost(*one));
-        let led = after.leader != before.leader;
+        let led = after.leader != before.leader || self.spent;
         match self.mutant {
             Some(Mutant::EpochKept) => {
                 led && after

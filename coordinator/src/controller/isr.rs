@@ -1,7 +1,7 @@
 //! Leaders say who is in sync. Kafka's `ReplicationControlManager.alterPartition`, with its checks
 //! in its order.
 
-use engine::ids::{BrokerEpoch, BrokerId};
+use engine::ids::{BrokerEpoch, BrokerId, LeaderEpoch, TopicPartition};
 
 use super::change::{Candidates, Election, Target};
 use super::changes::Changes;
@@ -57,6 +57,36 @@ fn alter_one(
     }
     let message = "The reassignment of the partition is done, and another replica leads it.";
     Err(Refusal::new(Why::NewLeaderElected, message))
+}
+
+/// Begins new terms of partitions whose leader can lead no further in its own. Another in sync
+/// leads then, if there is one that is alive: the device of this one was full.
+pub(super) fn renew_terms(
+    seen: Seen<'_, Controller>,
+    broker: BrokerId,
+    epoch: BrokerEpoch,
+    spent: &[(TopicPartition, LeaderEpoch)],
+    records: &mut Vec<Record>,
+) -> Result<(), Refusal> {
+    brokers::in_session(seen.hard, broker, epoch)?;
+    let mut changes = Changes::new(seen);
+    let others =
+        Candidates { except: Some(broker), except_keeps: true, ..Candidates::of(seen.hard) };
+    for &(id, term) in spent {
+        let Some(topic) = seen.hard.topic_by_id(id.topic) else { continue };
+        let Some(before) = changes.partition(id) else { continue };
+        if before.leader != Some(broker) || before.leader_epoch != term {
+            continue;
+        }
+        let rules = Rules::of(topic, seen.config);
+        let target =
+            Target { spent: true, ..Target::of(before, Election::by(&rules), seen.config.mutant) };
+        if let Some(after) = target.settle(before, &rules, &others) {
+            changes.put(id, after);
+        }
+    }
+    changes.record(records);
+    Ok(())
 }
 
 /// Refuses what this leader may not say of this partition.

@@ -62,6 +62,16 @@ pub enum Request {
         /// Which partitions, and how.
         partitions: Vec<IsrChange>,
     },
+    /// A leader gave up batches that followers may have (its device was full) and can lead no
+    /// further in its term: others shall lead, or it in a new term.
+    NewTerms {
+        /// The leader.
+        broker: BrokerId,
+        /// Its uptime session.
+        epoch: BrokerEpoch,
+        /// Which partitions, with the term that is spent. Of an older term nothing happens.
+        partitions: Vec<(TopicPartition, LeaderEpoch)>,
+    },
     /// Elect leaders.
     ElectLeaders {
         /// Which kind of election.
@@ -120,6 +130,8 @@ pub enum Reply {
     /// To `AlterPartitions`: one for each that was asked, in that order; or, for a broker that
     /// may ask nothing, why.
     AlteredPartitions(Result<AlteredPartitions, Refusal>),
+    /// To `NewTerms`.
+    NewTerms(Result<(), Refusal>),
     /// To `ElectLeaders`: one for each that was asked, in that order. Where all were asked, those
     /// that need no election are left out.
     ElectedLeaders(Vec<(String, PartitionIndex, Result<(), Refusal>)>),

@@ -130,8 +130,11 @@ impl<E: Env> Control<E> {
             inner.published.set_controller(inner.quorum.leader());
             match inner.quorum.leading() {
                 Err(error) => {
+                    if !inner.work.is_closed() {
+                        tracing::error!(%error, "the controller has ended");
+                        inner.published.fail(error.to_string());
+                    }
                     inner.work.close();
-                    tracing::error!(%error, "the controller has ended");
                     inner.tell_all(|| told(error.clone()));
                 }
                 Ok(None) => {

@@ -22,6 +22,10 @@ pub(super) struct Published {
     newest: RefCell<Arc<Image>>,
     /// The newest image's offset; closed when there will be none any more.
     offset: Watch,
+    /// Why the quorum ended on this node though nobody closed it.
+    failure: RefCell<Option<String>>,
+    /// Raised to 1 by that.
+    failed: Watch,
 }
 
 impl Published {
@@ -32,6 +36,8 @@ impl Published {
             controller: Cell::new(controller),
             newest: RefCell::new(Arc::new(Image::empty())),
             offset: Watch::new(0),
+            failure: RefCell::default(),
+            failed: Watch::new(0),
         }
     }
 
@@ -50,6 +56,18 @@ impl Published {
 
     pub fn close(&self) {
         self.offset.close();
+    }
+
+    /// The quorum has ended on this node though nobody closed it.
+    pub fn fail(&self, why: String) {
+        self.failure.borrow_mut().get_or_insert(why);
+        self.failed.raise(1);
+    }
+
+    pub async fn failure(&self) -> String {
+        // This watch is never closed.
+        let _ = self.failed.reach(1).await;
+        self.failure.borrow().clone().unwrap_or_default()
     }
 
     /// From now on images name this node's controller as the active one.

@@ -700,7 +700,7 @@ impl World {
     fn operate(&mut self, at: usize, id: TopicPartition) {
         let topic = self.hard.topic_by_id(id.topic).unwrap().name.to_string();
         let partition = id.partition;
-        let request = match self.random.below(12) {
+        let request = match self.random.below(13) {
             0..5 => {
                 let mut all: Vec<BrokerId> = (1..=BROKERS).map(BrokerId).collect();
                 let by = self.random.below(all.len());
@@ -730,6 +730,14 @@ impl World {
                 let edit = ("min.insync.replicas".to_string(), Edit::Set(Some(minimum)));
                 let topics = vec![ConfigChange { topic, change: Change::Edit(vec![edit]) }];
                 Request::AlterConfigs { topics, validate_only: false }
+            }
+            11 => {
+                // A leader's device was full; or that was one term ago.
+                let now = self.hard.topic_by_id(id.topic).unwrap().partition(partition).unwrap();
+                let Some(broker) = now.leader else { return };
+                let epoch = self.hard.broker(broker).map(|known| known.epoch).unwrap_or_default();
+                let term = LeaderEpoch(now.leader_epoch.0 - self.random.below(2) as i32);
+                Request::NewTerms { broker, epoch, partitions: vec![(id, term)] }
             }
             _ => {
                 // Whoever is unregistered counts as lost.

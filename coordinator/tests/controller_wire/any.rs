@@ -12,9 +12,9 @@ use engine::ids::{
 };
 
 /// How many kinds of requests there are.
-pub const REQUESTS: u8 = 13;
+pub const REQUESTS: u8 = 14;
 /// How many kinds of replies there are.
-pub const REPLIES: u8 = 13;
+pub const REPLIES: u8 = 14;
 
 /// Which kind a request is of. A new one has to be given a number, and to be made in
 /// [`Any::request`].
@@ -33,6 +33,7 @@ pub fn number_of_request(request: &Request) -> u8 {
         Request::UnregisterBroker { .. } => 10,
         Request::UpdateFeatures { .. } => 11,
         Request::PurgedTopics { .. } => 12,
+        Request::NewTerms { .. } => 13,
     }
 }
 
@@ -52,6 +53,7 @@ pub fn number_of_reply(reply: &Reply) -> u8 {
         Reply::UnregisteredBroker(_) => 10,
         Reply::UpdatedFeatures(_) => 11,
         Reply::PurgedTopics => 12,
+        Reply::NewTerms(_) => 13,
     }
 }
 
@@ -289,7 +291,12 @@ impl Any {
             },
             10 => Request::UnregisterBroker { broker },
             11 => Request::UpdateFeatures { updates: self.list(Any::update), validate_only },
-            _ => Request::PurgedTopics { broker, topics: self.list(Any::topic_id) },
+            12 => Request::PurgedTopics { broker, topics: self.list(Any::topic_id) },
+            _ => Request::NewTerms {
+                broker,
+                epoch,
+                partitions: self.list(|any| (any.partition(), LeaderEpoch(any.word() as i32))),
+            },
         }
     }
 
@@ -348,7 +355,8 @@ impl Any {
             } else {
                 Err((self.text(), self.refusal()))
             }),
-            _ => Reply::PurgedTopics,
+            12 => Reply::PurgedTopics,
+            _ => Reply::NewTerms(self.result(|_| ())),
         }
     }
 }

@@ -25,6 +25,7 @@ layout! {
         UnregisteredBroker(done: Result<(), RefusalV1>),
         UpdatedFeatures(done: Result<(), (String, RefusalV1)>),
         PurgedTopics,
+        NewTerms(done: Result<(), RefusalV1>),
     }
 
     struct RegisteredV1 of Registered {

@@ -21,6 +21,7 @@ layout! {
         UnregisterBroker { broker: i32, },
         UpdateFeatures { updates: Vec<FeatureUpdateV1>, validate_only: bool, },
         PurgedTopics { broker: i32, topics: Vec<[u8; 16]>, },
+        NewTerms { broker: i32, epoch: i64, partitions: Vec<(([u8; 16], i32), i32)>, },
     }
 
     struct RegistrationV1 of Registration {
