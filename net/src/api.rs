@@ -21,6 +21,7 @@ pub mod elect_leaders;
 pub mod errors;
 pub mod features;
 pub mod fetch;
+pub mod find_coordinator;
 pub mod log_dirs;
 pub mod metadata;
 pub mod offsets;

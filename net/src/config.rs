@@ -27,6 +27,8 @@ pub mod settings;
 use cluster::ClusterConfig;
 use listeners::Listener;
 
+use crate::groups::OffsetsTopic;
+
 /// What a broker is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrokerConfig {
@@ -52,6 +54,8 @@ pub struct BrokerConfig {
     pub shards: Option<NonZeroUsize>,
     /// Limits and defaults of the controller: topics, partitions, snapshots.
     pub topics: coordinator::config::Config,
+    /// Numbers of the topic in which groups are kept.
+    pub offsets_topic: OffsetsTopic,
     /// Whether asking for a topic's metadata may create it.
     pub auto_create_topics: bool,
     /// Longest request, in bytes, its length prefix not counted.
@@ -92,6 +96,7 @@ impl Default for BrokerConfig {
             data_dir: PathBuf::from("./ringbolt-data"),
             shards: None,
             topics: coordinator::config::Config::default(),
+            offsets_topic: OffsetsTopic::default(),
             auto_create_topics: true,
             request_bytes_max: 104_857_600,
             connection_idle_max: Some(Duration::from_secs(600)),

@@ -52,6 +52,7 @@ pub mod duties;
 pub mod env;
 pub mod fetch_session;
 pub mod frame;
+pub mod groups;
 pub mod history;
 pub mod link;
 pub mod membership;

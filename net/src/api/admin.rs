@@ -20,11 +20,12 @@ use engine::wait::Watch;
 
 use super::{
     alter_configs, api_versions, cluster, create_topics, describe_configs, describe_topics,
-    elect_leaders, errors, features, log_dirs, metadata, offsets, produce, producers, quorum,
-    reassignments, topics,
+    elect_leaders, errors, features, find_coordinator, log_dirs, metadata, offsets, produce,
+    producers, quorum, reassignments, topics,
 };
 use crate::ask::{Ask, Told};
 use crate::env::NetEnv;
+use crate::groups;
 use crate::partitions::Unavailable;
 use crate::shard::Shard;
 use crate::wire::{
@@ -72,7 +73,7 @@ pub async fn answer<E: NetEnv>(
     match key {
         2 => offsets::list_offsets(shard, header, body).await,
         3 => metadata::metadata(shard, header, body).await,
-        10 => cluster::find_coordinator(shard, header, body),
+        10 => find_coordinator::find_coordinator(shard, header, body).await,
         18 => api_versions::api_versions(shard, header, body),
         19 => create_topics::create_topics(shard, header, body).await,
         20 => topics::delete_topics(shard, header, body).await,
@@ -160,7 +161,7 @@ pub enum NoReply {
 
 /// Asks the controller, and waits for at most `timeout_ms`. When it has answered, every shard
 /// knows what it decided.
-pub(super) async fn decide<E: NetEnv>(
+pub(crate) async fn decide<E: NetEnv>(
     shard: &Shard<E>,
     request: Request,
     timeout_ms: i32,
@@ -223,7 +224,7 @@ pub(super) fn controller_id(image: &Image, listener: &str) -> i32 {
 
 /// Whether the topic is one that Kafka keeps for itself (`Topic.isInternal`).
 pub(super) fn is_internal(topic: &str) -> bool {
-    matches!(topic, "__consumer_offsets" | "__transaction_state" | "__share_group_state")
+    matches!(topic, groups::OFFSETS_TOPIC | "__transaction_state" | "__share_group_state")
 }
 
 /// What anybody may do to a topic, as bits of Kafka's `AclOperation`: read, write, create, delete,

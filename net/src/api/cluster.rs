@@ -1,4 +1,4 @@
-//! The cluster as a whole: DescribeCluster, UnregisterBroker, FindCoordinator, ListConfigResources.
+//! The cluster as a whole: DescribeCluster, UnregisterBroker, ListConfigResources.
 
 use std::borrow::Cow;
 
@@ -16,15 +16,12 @@ use crate::wire::describe_configs::{
     RESOURCE_BROKER, RESOURCE_BROKER_LOGGER, RESOURCE_CLIENT_METRICS, RESOURCE_GROUP,
     RESOURCE_TOPIC,
 };
-use crate::wire::find_coordinator::{
-    Coordinator, FindCoordinatorRequest, FindCoordinatorResponse, GROUP, SHARE, TRANSACTION,
-};
 use crate::wire::list_config_resources::{
     ConfigResource, ListConfigResourcesRequest, ListConfigResourcesResponse,
 };
 use crate::wire::metadata::OPERATIONS_UNKNOWN;
 use crate::wire::unregister_broker::{UnregisterBrokerRequest, UnregisterBrokerResponse};
-use crate::wire::{Array, DecodeError, DecodeErrorKind, Encoded, ErrorCode, Reader};
+use crate::wire::{Array, DecodeError, Encoded, ErrorCode, Reader};
 
 /// Answers DescribeCluster.
 pub fn describe_cluster<E: NetEnv>(
@@ -100,76 +97,6 @@ fn of_endpoint_type(endpoint_type: i8) -> Option<(ErrorCode, String)> {
             Some((ErrorCode::UnsupportedEndpointType, format!("Unsupported endpoint type {other}")))
         }
     }
-}
-
-/// Most coordinators that one request may ask for; who asks for more loses the connection. A key
-/// may be a single byte, and an answer is some hundred.
-const COORDINATOR_KEYS_MAX: usize = 100_000;
-
-/// Answers FindCoordinator. Groups are coordinated by the broker that is asked, as long as it is
-/// alone; transactions and share groups are not built.
-pub fn find_coordinator<E: NetEnv>(
-    shard: &Shard<E>,
-    header: Header<'_>,
-    mut body: Reader<'_>,
-) -> Result<Encoded, DecodeError> {
-    let request = FindCoordinatorRequest::decode(&mut body, header.version)?;
-    if request.coordinator_keys.len() > COORDINATOR_KEYS_MAX {
-        return Err(body.error(DecodeErrorKind::CountTooLarge));
-    }
-    let image = shard.image();
-    let me = image.broker(shard.options().me);
-    let endpoint = me.and_then(|me| admin::endpoint(me, header.listener));
-    let find = || -> Result<_, (ErrorCode, &'static str)> {
-        match request.key_type {
-            GROUP => {
-                let endpoint = endpoint.ok_or((
-                    ErrorCode::CoordinatorNotAvailable,
-                    "the coordinator does not listen there",
-                ))?;
-                Ok((shard.options().me.0, endpoint))
-            }
-            TRANSACTION => Err((
-                ErrorCode::CoordinatorNotAvailable,
-                "transactions are not supported by this broker yet",
-            )),
-            SHARE => Err((
-                ErrorCode::InvalidRequest,
-                "share groups are not supported by this broker yet",
-            )),
-            _ => Err((ErrorCode::InvalidRequest, "no such kind of coordinator")),
-        }
-    };
-    let one = |key| {
-        let nobody = Coordinator { key, node_id: -1, port: -1, ..Default::default() };
-        match find() {
-            Ok((node_id, endpoint)) => Coordinator {
-                node_id,
-                host: Cow::Borrowed(&endpoint.host),
-                port: i32::from(endpoint.port),
-                ..nobody
-            },
-            Err((error_code, why)) => {
-                Coordinator { error_code, error_message: Some(Cow::Borrowed(why)), ..nobody }
-            }
-        }
-    };
-    if header.version >= 4 {
-        let keys = request.coordinator_keys.iter();
-        let coordinators = keys.map(|key| one(Cow::Borrowed(key))).collect();
-        return Ok(header.encode(&FindCoordinatorResponse { coordinators, ..Default::default() }));
-    }
-    let Coordinator { node_id, host, port, error_code, error_message, .. } =
-        one(Cow::Borrowed(request.key));
-    Ok(header.encode(&FindCoordinatorResponse {
-        error_code,
-        // Kafka says NONE where nothing is wrong.
-        error_message: error_message.or(Some(Cow::Borrowed("NONE"))),
-        node_id,
-        host,
-        port,
-        ..Default::default()
-    }))
 }
 
 /// Kinds of resources that may be listed. Only topics and brokers have a configuration here.
