@@ -172,6 +172,8 @@ apis! {
         "Asks the active controller to decide something."
     10_002 MetadataFetch 0..=0 flexible 0:
         "Follows what was agreed on, without a vote."
+    10_003 QuorumChange 0..=0 flexible 0:
+        "Lets other coordinators vote."
 }
 
 #[cfg(test)]

@@ -32,6 +32,11 @@ enum Command {
     Broker(Flags),
     /// Run a coordinator of a cluster: it holds a vote and no partitions.
     Coordinator(Flags),
+    /// Show or change who agrees on the metadata; asks the coordinators that the settings name.
+    Quorum {
+        #[command(subcommand)]
+        verb: QuorumVerb,
+    },
     /// Show the settings that a broker would run with, and where each comes from.
     Config {
         /// Explain every setting instead.
@@ -42,7 +47,36 @@ enum Command {
     },
 }
 
-#[derive(Args, Debug)]
+#[derive(Subcommand, Debug)]
+enum QuorumVerb {
+    /// Show the coordinators and how far each is.
+    Status {
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Let coordinators vote that run already and wait for it; two at once, or one for another, so
+    /// that their number stays odd.
+    Add {
+        /// Where each answers coordinators.
+        #[arg(required = true, value_name = "HOST:PORT")]
+        endpoints: Vec<String>,
+        /// Who goes in the same step.
+        #[arg(long, value_name = "ID")]
+        remove: Vec<i32>,
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Take votes away; two at once, so that the number of voters stays odd.
+    Remove {
+        /// Whose.
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<i32>,
+        #[command(flatten)]
+        flags: Flags,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
 struct Flags {
     /// Address to accept clients on [default: 127.0.0.1:9092]
     #[arg(long, value_name = "HOST:PORT")]
@@ -85,8 +119,24 @@ impl Flags {
 pub enum Action {
     /// Run a broker.
     Broker(Box<Resolved>),
+    /// Ask or change the quorum of these coordinators, each `host:port`.
+    Quorum(Vec<String>, QuorumTask),
     /// Print this and end well.
     Print(String),
+}
+
+/// What is wanted of a quorum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QuorumTask {
+    /// Its state.
+    Status,
+    /// Another set of voters.
+    Change {
+        /// Where those are reached who shall vote, `host:port`.
+        add: Vec<String>,
+        /// Who shall not vote any more, by node.
+        remove: Vec<i32>,
+    },
 }
 
 /// Why there is nothing to do.
@@ -107,6 +157,9 @@ pub enum CliError {
     /// The settings are wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The settings name no coordinators.
+    #[error("the settings name no coordinators: controller.quorum.voters (see --config)")]
+    NoVoters,
 }
 
 /// Decides what `arguments` (the program's name first) and `variables` ask for. `hostname` is this
@@ -124,6 +177,7 @@ pub fn decide(
             let role = ("coordinator", "process.roles", "controller".to_string());
             Ok(Action::Broker(Box::new(configure(flags, &[role], variables, hostname)?)))
         }
+        Some(Command::Quorum { verb }) => quorum(verb, variables, hostname),
         Some(Command::Config { docs: true, .. }) => Ok(Action::Print(docs())),
         Some(Command::Config { docs: false, flags }) => {
             Ok(Action::Print(effective(&configure(flags, &[], variables, hostname)?)))
@@ -137,6 +191,33 @@ fn broker(
     hostname: String,
 ) -> Result<Action, CliError> {
     Ok(Action::Broker(Box::new(configure(flags, &[], variables, hostname)?)))
+}
+
+fn quorum(
+    verb: QuorumVerb,
+    variables: Vec<(String, String)>,
+    hostname: String,
+) -> Result<Action, CliError> {
+    let (flags, task) = match verb {
+        QuorumVerb::Status { flags } => (flags, QuorumTask::Status),
+        QuorumVerb::Add { endpoints, remove, flags } => {
+            (flags, QuorumTask::Change { add: endpoints, remove })
+        }
+        QuorumVerb::Remove { ids, flags } => {
+            (flags, QuorumTask::Change { add: Vec::new(), remove: ids })
+        }
+    };
+    // The file may be a broker's or a coordinator's, whose command says which it is.
+    let role = ("quorum", "process.roles", "controller".to_string());
+    let as_broker = configure(flags.clone(), &[], variables.clone(), hostname.clone());
+    let resolved = as_broker.or_else(|_| configure(flags, &[role], variables, hostname))?;
+    let voters = resolved.config.cluster.map(|cluster| cluster.voters).unwrap_or_default();
+    match voters.is_empty() {
+        true => Err(CliError::NoVoters),
+        false => {
+            Ok(Action::Quorum(voters.into_iter().map(|(_, endpoint)| endpoint).collect(), task))
+        }
+    }
 }
 
 fn configure(
@@ -304,6 +385,31 @@ mod tests {
     fn a_file_that_is_not_there_is_named() {
         let error = run(&["--config", "/no/such/file"], &[]).unwrap_err();
         assert!(error.to_string().starts_with("/no/such/file: "), "{error}");
+    }
+
+    #[test]
+    fn a_quorum_is_asked_at_the_coordinators_of_the_settings() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("coordinator.properties");
+        let text = "node.id=1\ncluster.id=c\ncontroller.listener.names=CONTROLLER\n\
+                    listeners=CONTROLLER://127.0.0.1:1\n\
+                    controller.quorum.voters=1@a:1,2@b:2,3@c:3\n";
+        std::fs::write(&path, text).unwrap();
+        let path = path.to_str().unwrap();
+        let asked = |arguments: &[&str]| match run(&[arguments, &["--config", path]].concat(), &[])
+        {
+            Ok(Action::Quorum(voters, task)) => (voters.join(" "), task),
+            other => panic!("{other:?}"),
+        };
+        let voters = "a:1 b:2 c:3".to_string();
+        assert_eq!(asked(&["quorum", "status"]), (voters.clone(), QuorumTask::Status));
+        let change = QuorumTask::Change { add: vec!["d:4".into(), "e:5".into()], remove: vec![] };
+        assert_eq!(asked(&["quorum", "add", "d:4", "e:5"]), (voters.clone(), change));
+        let change = QuorumTask::Change { add: vec!["d:4".into()], remove: vec![2] };
+        assert_eq!(asked(&["quorum", "add", "d:4", "--remove", "2"]), (voters.clone(), change));
+        let change = QuorumTask::Change { add: vec![], remove: vec![1, 2] };
+        assert_eq!(asked(&["quorum", "remove", "1", "2"]), (voters, change));
+        assert!(matches!(run(&["quorum", "status"], &[]), Err(CliError::NoVoters)));
     }
 
     #[test]

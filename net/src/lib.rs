@@ -61,6 +61,7 @@ pub mod metadata;
 pub mod node;
 pub mod partitions;
 pub mod process;
+pub mod quorum_tool;
 pub mod replica;
 pub mod shard;
 pub mod stop;

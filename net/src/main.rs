@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use net::cli::{Action, CliError, decide};
-use net::process;
+use net::{process, quorum_tool};
 
 /// Blocks of the log are large and short-lived; glibc gives such memory back to the kernel and
 /// takes it again page by page.
@@ -18,6 +18,16 @@ fn main() -> ExitCode {
     let hostname = hostname.unwrap_or_else(|| "localhost".into());
     match decide(std::env::args(), std::env::vars().collect(), hostname) {
         Ok(Action::Broker(resolved)) => process::run(*resolved),
+        Ok(Action::Quorum(voters, task)) => match quorum_tool::run(&voters, &task) {
+            Ok(text) => {
+                println!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(error) => {
+                eprintln!("ringbolt: {error}");
+                ExitCode::FAILURE
+            }
+        },
         Ok(Action::Print(text)) => {
             println!("{text}");
             ExitCode::SUCCESS

@@ -179,10 +179,12 @@ fn voter_options(
     snapshot_bytes: u64,
 ) -> quorum::Options {
     let election_timeout = options.broker.election_timeout;
+    // Who is not among them does not begin a quorum: it waits until it is let in.
+    let begins = quorum.voters.iter().any(|(id, _)| *id == options.me);
     quorum::Options {
         me: options.me,
         cluster: Some(options.cluster.as_str().to_string()),
-        voters: quorum.voters.clone(),
+        voters: if begins { quorum.voters.clone() } else { Vec::new() },
         election_timeout,
         heartbeat: election_timeout / 5,
         snapshot_bytes,

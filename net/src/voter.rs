@@ -13,20 +13,26 @@ use std::time::Duration;
 use coordinator::controller::Request;
 use coordinator::metadata::Metadata;
 use coordinator::quorum::outbox::Outbound;
+use coordinator::quorum::types::{self, Directory};
+use coordinator::quorum::{ChangeError, Progress, ProposeError};
 use coordinator::runtime::RequestError;
 use engine::env::Queue;
-use engine::ids::Offset;
+use engine::ids::{BrokerId, Offset};
 use engine::wait::{Gate, Watch};
 use futures_lite::future;
 
+use crate::api::{API_VERSIONS, lookup, quorum};
 use crate::connection::inbox::Inbox;
 use crate::env::{Listener, NetEnv, Stream};
 use crate::frame::Frame;
 use crate::link::{Link, LinkError};
+use crate::wire::api_versions::{ApiVersion, ApiVersionsResponse};
 use crate::wire::control::{ControlRequest, ControlResponse};
+use crate::wire::describe_quorum::DescribeQuorumRequest;
 use crate::wire::metadata_fetch::{MetadataFetchRequest, MetadataFetchResponse};
 use crate::wire::quorum::{QuorumRequest, QuorumResponse};
-use crate::wire::{Encoded, ErrorCode, Message, Reader, RequestHeader};
+use crate::wire::quorum_change::{QuorumChangeRequest, QuorumChangeResponse};
+use crate::wire::{Encoded, ErrorCode, Message, Reader, RequestHeader, encode_response};
 
 /// Longest request of another node, in bytes: a piece of a snapshot with its envelope.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
@@ -134,6 +140,19 @@ impl<E: NetEnv> Voter<E> {
                     MetadataFetchRequest::decode(&mut reader, version).map_err(malformed)?;
                 Ok(self.news(&request).await.encode(version, number))
             }
+            QuorumChangeRequest::KEY => {
+                let request =
+                    QuorumChangeRequest::decode(&mut reader, version).map_err(malformed)?;
+                Ok(self.change(&request).await.encode(version, number))
+            }
+            DescribeQuorumRequest::KEY => {
+                let request =
+                    DescribeQuorumRequest::decode(&mut reader, version).map_err(malformed)?;
+                let status = self.metadata.status();
+                let answer = quorum::describe(&request, &status, self.env.wall());
+                Ok(encode_response(&answer, version, number))
+            }
+            API_VERSIONS => Ok(api_versions(&header)),
             _ => Err(format!("{} is not for coordinators", header.api.name)),
         }
     }
@@ -163,6 +182,53 @@ impl<E: NetEnv> Voter<E> {
                 tracing::debug!(%error, "nothing was decided for a node");
                 failed(ErrorCode::CoordinatorNotAvailable)
             }
+        }
+    }
+
+    /// Lets others vote, if this coordinator leads.
+    async fn change(&self, request: &QuorumChangeRequest<'_>) -> QuorumChangeResponse<'static> {
+        let add: Vec<(BrokerId, types::Voter)> = request
+            .add
+            .iter()
+            .map(|new| {
+                let directory = Some(Directory(new.directory));
+                let endpoint = new.endpoint.to_owned();
+                (BrokerId(new.node_id), types::Voter { directory, endpoint })
+            })
+            .collect();
+        let remove: Vec<BrokerId> = request.remove.iter().map(BrokerId).collect();
+        let status = self.metadata.status();
+        let stays = |voter: &&Progress| !remove.contains(&voter.id);
+        let changed = match status.voters.iter().find(stays) {
+            // Whoever leads hands over before it goes; the new leader is asked again.
+            Some(other) if status.leader == Some(status.me) && remove.contains(&status.me) => {
+                let leader = Some(other.id);
+                let handed = self.metadata.transfer(other.id).await;
+                handed.and(Err(ProposeError::NotLeader { leader }.into()))
+            }
+            _ => self.metadata.change_voters(&add, &remove).await,
+        };
+        if let Err(error) = &changed {
+            tracing::info!(%error, ?remove, "the voters stay as they are");
+        }
+        let error_code = match &changed {
+            Ok(()) => ErrorCode::None,
+            Err(ChangeError::Propose(ProposeError::NotLeader { .. })) => ErrorCode::NotController,
+            Err(ChangeError::Propose(_) | ChangeError::Slow(_) | ChangeError::Busy(_)) => {
+                ErrorCode::CoordinatorNotAvailable
+            }
+            Err(ChangeError::Member(_)) => ErrorCode::DuplicateVoter,
+            Err(ChangeError::NotMember(_)) => ErrorCode::VoterNotFound,
+            Err(
+                ChangeError::Voters { .. }
+                | ChangeError::NoDirectory(_)
+                | ChangeError::NotIntroduced(_),
+            ) => ErrorCode::InvalidRequest,
+        };
+        QuorumChangeResponse {
+            error_code,
+            error_message: changed.err().map(|error| error.to_string().into()),
+            leader_id: self.leader(),
         }
     }
 
@@ -196,6 +262,21 @@ impl<E: NetEnv> Voter<E> {
             }
         }
     }
+}
+
+/// What clients may ask a coordinator: who agrees on the metadata.
+fn api_versions(header: &RequestHeader<'_>) -> Encoded {
+    let known = header.api.accepts(header.version);
+    let served = [API_VERSIONS, DescribeQuorumRequest::KEY].map(|key| {
+        let api = lookup(key).expect("it is in the table");
+        ApiVersion { api_key: key, min_version: api.version_min, max_version: api.version_max }
+    });
+    let mut answer =
+        ApiVersionsResponse { api_keys: served.into_iter().collect(), ..Default::default() };
+    if !known {
+        answer.error_code = ErrorCode::UnsupportedVersion;
+    }
+    encode_response(&answer, if known { header.version } else { 0 }, header.correlation_id)
 }
 
 /// Connections to the other coordinators that nobody uses at the moment, by `host:port`.

@@ -78,6 +78,7 @@ pub mod metadata_fetch;
 pub mod offset_for_leader_epoch;
 pub mod produce;
 pub mod quorum;
+pub mod quorum_change;
 mod reader;
 pub mod shape;
 pub mod unregister_broker;

@@ -41,22 +41,37 @@ pub async fn describe_quorum<E: NetEnv>(
     if asked > PARTITIONS_MAX {
         return Err(body.error(DecodeErrorKind::CountTooLarge));
     }
+    let status = shard.quorum_status().await;
+    if let Some(status) = status {
+        return Ok(header.encode(&describe(&request, &status, shard.env().wall())));
+    }
     if !is_of_metadata(&request) {
         return Ok(header.encode(&unknown(&request)));
     }
-    let (partition, nodes) = match shard.quorum_status().await {
-        Some(status) => (described(&status, shard.env().wall()), nodes(&status)),
-        None => (elsewhere(shard.image().controller()), Vec::new()),
-    };
+    Ok(header.encode(&of_metadata(elsewhere(shard.image().controller()), Vec::new())))
+}
+
+/// What a coordinator says of the quorum at `now`.
+pub(crate) fn describe<'a>(
+    request: &DescribeQuorumRequest<'a>,
+    status: &Status,
+    now: Timestamp,
+) -> DescribeQuorumResponse<'a> {
+    match is_of_metadata(request) {
+        true => of_metadata(described(status, now), nodes(status)),
+        false => unknown(request),
+    }
+}
+
+fn of_metadata<'a>(
+    partition: ResponsePartition<'static>,
+    nodes: Vec<Node<'static>>,
+) -> DescribeQuorumResponse<'a> {
     let topic = ResponseTopic {
         topic_name: Cow::Borrowed(METADATA_TOPIC),
         partitions: vec![partition].into(),
     };
-    Ok(header.encode(&DescribeQuorumResponse {
-        topics: vec![topic].into(),
-        nodes: nodes.into(),
-        ..Default::default()
-    }))
+    DescribeQuorumResponse { topics: vec![topic].into(), nodes: nodes.into(), ..Default::default() }
 }
 
 /// Whether the request names the metadata's partition and nothing else.
@@ -100,13 +115,27 @@ fn elsewhere(leader: Option<BrokerId>) -> ResponsePartition<'static> {
 
 fn described(status: &Status, now: Timestamp) -> ResponsePartition<'static> {
     let state = |progress: &Progress| replica_state(status, progress, now);
+    let mut observers: Vec<ReplicaState> = status.learners.iter().map(state).collect();
+    let known = |id| status.voters.iter().chain(&status.learners).any(|one| one.id == id);
+    if !known(status.me) {
+        // It waits to be let in: who does that asks for its directory here.
+        let me = Progress {
+            id: status.me,
+            directory: Some(status.directory),
+            endpoint: String::new(),
+            end: None,
+            heard: None,
+            trouble: None,
+        };
+        observers.push(state(&me));
+    }
     ResponsePartition {
         partition_index: 0,
         leader_id: status.leader.map_or(-1, |leader| leader.0),
         leader_epoch: i32::try_from(status.term).unwrap_or(i32::MAX),
         high_watermark: status.high_watermark.to_wire(),
         current_voters: status.voters.iter().map(state).collect(),
-        observers: status.learners.iter().map(state).collect(),
+        observers: observers.into(),
         ..Default::default()
     }
 }

@@ -14,7 +14,8 @@ const CLUSTER_ID_BYTES_MAX: usize = 64;
 pub struct ClusterConfig {
     /// The cluster's name, the same on every node.
     pub id: String,
-    /// Whether this node holds a vote.
+    /// Whether this node is a coordinator. One that is not among the voters waits until it is let
+    /// in (`ringbolt quorum add`).
     pub votes: bool,
     /// Whether this node is a broker.
     pub serves: bool,
@@ -52,11 +53,8 @@ pub(super) fn resolve(given: &Given<'_>) -> Result<Option<ClusterConfig>, Wrong>
             false => Err(("controller.quorum.voters", "a coordinator alone needs voters".into())),
         };
     }
-    if votes != me {
-        let why = match votes {
-            true => format!("node {} has the role controller and is not among them", given.me),
-            false => format!("node {} is among them and lacks the role controller", given.me),
-        };
+    if me && !votes {
+        let why = format!("node {} is among them and lacks the role controller", given.me);
         return Err(("controller.quorum.voters", why));
     }
     if voters.len().is_multiple_of(2) {
@@ -181,7 +179,8 @@ mod tests {
         assert!(!broker.votes && broker.serves && broker.control.is_none());
         let coordinator = check(2, "controller", THREE).unwrap().unwrap();
         assert!(coordinator.votes && !coordinator.serves);
-        assert!(check(4, "controller", THREE).unwrap_err().1.contains("not among"));
+        let waits = check(4, "controller", THREE).unwrap().unwrap();
+        assert!(waits.votes && waits.control.is_some() && waits.voters.len() == 3);
         assert!(check(2, "broker", THREE).unwrap_err().1.contains("lacks"));
         assert!(check(2, "boss", THREE).unwrap_err().1.contains("boss"));
     }
