@@ -16,12 +16,15 @@ pub mod api_versions;
 pub mod cluster;
 pub mod create_topics;
 pub mod describe_configs;
+pub mod describe_groups;
 pub mod describe_topics;
 pub mod elect_leaders;
 pub mod errors;
 pub mod features;
 pub mod fetch;
 pub mod find_coordinator;
+pub mod group_offsets;
+pub mod groups;
 pub mod log_dirs;
 pub mod metadata;
 pub mod offsets;
@@ -115,8 +118,24 @@ apis! {
         "Finds offsets: earliest, latest, by timestamp, of the largest timestamp."
     3 Metadata 0..=13 flexible 9:
         "Tells brokers, topics, partitions and their leaders; may create a topic."
+    8 OffsetCommit 2..=10 flexible 8:
+        "Remembers how far a consumer group is."
+    9 OffsetFetch 1..=10 flexible 6:
+        "Tells how far consumer groups are."
     10 FindCoordinator 0..=6 flexible 3:
         "Tells which broker coordinates a group or a transactional id."
+    11 JoinGroup 0..=9 flexible 6:
+        "Makes a consumer a member of a group, and of its next generation."
+    12 Heartbeat 0..=4 flexible 4:
+        "Says that a member of a group is alive; tells it of rebalances."
+    13 LeaveGroup 0..=5 flexible 4:
+        "Lets members leave a group."
+    14 SyncGroup 0..=5 flexible 4:
+        "Brings the leader's assignments to the members of a group."
+    15 DescribeGroups 0..=6 flexible 5:
+        "Tells groups with their members and assignments."
+    16 ListGroups 0..=5 flexible 3:
+        "Lists the groups that this broker keeps."
     18 ApiVersions 0..=5 flexible 3:
         "Tells which APIs and versions are served; checks that the client is where it means to be."
     19 CreateTopics 2..=7 flexible 5:
@@ -137,6 +156,8 @@ apis! {
         "Tells log directories, and size of each partition in them."
     37 CreatePartitions 0..=3 flexible 2:
         "Adds partitions to topics."
+    42 DeleteGroups 0..=3 flexible 2:
+        "Deletes groups without members, with what they committed."
     43 ElectLeaders 0..=2 flexible 2:
         "Elects leaders now: preferred ones, or anybody who is left."
     44 IncrementalAlterConfigs 0..=1 flexible 1:
@@ -145,6 +166,8 @@ apis! {
         "Moves partitions to other replicas, or stops such a move."
     46 ListPartitionReassignments 0..=0 flexible 0:
         "Tells which partitions are on the move."
+    47 OffsetDelete 0..=0 flexible 32_767:
+        "Forgets how far a group is on partitions that it does not consume."
     55 DescribeQuorum 0..=2 flexible 0:
         "Tells who agrees on the metadata, and how far everybody is."
     57 UpdateFeatures 0..=2 flexible 0:
@@ -199,13 +222,21 @@ mod tests {
     }
 
     /// Key, advertised minimum, maximum and first flexible version in Kafka 4.4 (`*Request.json`),
-    /// of every API that issues A and B ask for, written down a second time.
-    const KAFKA: [(i16, i16, i16, i16); 26] = [
+    /// of every API that issues A, B and C ask for so far, written down a second time.
+    const KAFKA: [(i16, i16, i16, i16); 36] = [
         (0, 0, 13, 9),
         (1, 4, 18, 12),
         (2, 1, 11, 6),
         (3, 0, 13, 9),
+        (8, 2, 10, 8),
+        (9, 1, 10, 6),
         (10, 0, 6, 3),
+        (11, 0, 9, 6),
+        (12, 0, 4, 4),
+        (13, 0, 5, 4),
+        (14, 0, 5, 4),
+        (15, 0, 6, 5),
+        (16, 0, 5, 3),
         (18, 0, 5, 3),
         (19, 2, 7, 5),
         (20, 1, 6, 4),
@@ -216,10 +247,12 @@ mod tests {
         (33, 0, 2, 2),
         (35, 1, 5, 2),
         (37, 0, 3, 2),
+        (42, 0, 3, 2),
         (43, 0, 2, 2),
         (44, 0, 1, 1),
         (45, 0, 1, 0),
         (46, 0, 0, 0),
+        (47, 0, 0, 32_767),
         (55, 0, 2, 0),
         (57, 0, 2, 0),
         (60, 0, 2, 0),

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use coordinator::cluster::Endpoint;
+use coordinator::group::GroupConfig;
 use engine::config::{EngineLimits, Kind, LogOverrides};
 use engine::ids::BrokerId;
 use replication::config::ReplicationConfig;
@@ -54,6 +55,8 @@ pub struct BrokerConfig {
     pub shards: Option<NonZeroUsize>,
     /// Limits and defaults of the controller: topics, partitions, snapshots.
     pub topics: coordinator::config::Config,
+    /// What consumer groups go by.
+    pub groups: GroupConfig,
     /// Numbers of the topic in which groups are kept.
     pub offsets_topic: OffsetsTopic,
     /// Whether asking for a topic's metadata may create it.
@@ -96,6 +99,7 @@ impl Default for BrokerConfig {
             data_dir: PathBuf::from("./ringbolt-data"),
             shards: None,
             topics: coordinator::config::Config::default(),
+            groups: GroupConfig::default(),
             offsets_topic: OffsetsTopic::default(),
             auto_create_topics: true,
             request_bytes_max: 104_857_600,

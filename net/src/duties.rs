@@ -43,6 +43,7 @@ pub(crate) async fn settle<E: NetEnv>(
         let image = shard.image();
         let Some(known) = image.partition(id.topic, id.partition) else { return };
         let _ = partition.assign(assignment(known)).await;
+        shard.0.groups.look(shard, id, partition);
         if shard.image().offset() == image.offset() {
             return;
         }

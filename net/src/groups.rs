@@ -2,15 +2,26 @@
 //! `__consumer_offsets`, on the shard that owns the partition; the topic is made when the first
 //! group is looked for.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use coordinator::cluster::Topic;
-use coordinator::controller::{NewTopic, Reply, Request};
+use coordinator::controller;
+use coordinator::controller::NewTopic;
+use coordinator::group::request::{Reply, Request};
+use coordinator::group::{Groups, partition_of};
+use coordinator::journal::{Journal, ProposeError};
+use coordinator::runtime::{RequestError, Runtime};
+use engine::env::Queue;
 use engine::ids::{BrokerId, PartitionIndex, TopicPartition};
+use replication::Partition;
 
-use crate::api::admin;
+use crate::api::{admin, produce};
 use crate::env::NetEnv;
-use crate::shard::Shard;
+use crate::shard::{Answer, Call, Shard};
+use crate::wire::ErrorCode;
 
 /// Name of the topic in which groups are kept (Kafka's `Topic.GROUP_METADATA_TOPIC_NAME`).
 pub const OFFSETS_TOPIC: &str = "__consumer_offsets";
@@ -79,9 +90,9 @@ pub async fn topic<E: NetEnv>(shard: &Shard<E>) -> Option<Arc<Topic>> {
         assignments: Vec::new(),
         overrides: overrides.map(|(name, value)| (name.to_owned(), Some(value))).into(),
     };
-    let request = Request::CreateTopics { topics: vec![new], validate_only: false };
+    let request = controller::Request::CreateTopics { topics: vec![new], validate_only: false };
     match admin::decide(shard, request, CREATION_WAIT_MS).await {
-        Ok(Reply::CreatedTopics(created)) => {
+        Ok(controller::Reply::CreatedTopics(created)) => {
             for refusal in created.into_iter().filter_map(|(_, created)| created.err()) {
                 // That somebody else was faster is no news.
                 tracing::debug!(%refusal, "{OFFSETS_TOPIC} was not created");
@@ -93,27 +104,144 @@ pub async fn topic<E: NetEnv>(shard: &Shard<E>) -> Option<Arc<Topic>> {
     shard.image().topic(OFFSETS_TOPIC).cloned()
 }
 
-/// Index of the partition, of `count`, that keeps a group: clients and tools of Kafka compute it,
-/// too (`Utils.abs(groupId.hashCode()) % count`, Java's hash over UTF-16).
-pub fn partition_of(group: &str, count: i32) -> i32 {
-    let hash = group
-        .encode_utf16()
-        .fold(0_i32, |hash, unit| hash.wrapping_mul(31).wrapping_add(i32::from(unit)));
-    (hash & i32::MAX) % count
+/// The groups that this shard keeps: a machine for each partition of the topic that it leads.
+pub struct Kept<E: NetEnv>(RefCell<BTreeMap<TopicPartition, Machine<E>>>);
+
+struct Machine<E: NetEnv> {
+    journal: Journal<E>,
+    runtime: Runtime<E, Groups>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+impl<E: NetEnv> Default for Kept<E> {
+    fn default() -> Kept<E> {
+        Kept(RefCell::default())
+    }
+}
 
-    #[test]
-    fn groups_are_where_kafka_looks_for_them() {
-        // `"...".hashCode()` as Java's documentation defines it, worked out by hand.
-        assert_eq!(partition_of("", 50), 0);
-        assert_eq!(partition_of("a", 50), 97 % 50);
-        assert_eq!(partition_of("ab", 50), (97 * 31 + 98) % 50);
-        // A hash below zero: the sign bit is dropped, not the number negated.
-        assert_eq!(partition_of("polygenelubricants", 50), 0, "hashCode is i32::MIN");
-        assert_eq!(partition_of("ä", 50), 228 % 50, "UTF-16, not UTF-8");
+impl<E: NetEnv> Kept<E> {
+    /// A partition has got its role. If it is one of the topic, its machine is loaded, or goes with
+    /// the term in which it was led.
+    pub fn look(&self, shard: &Shard<E>, id: TopicPartition, partition: &Partition<E>) {
+        let image = shard.image();
+        if image.topic_by_id(id.topic).is_none_or(|topic| &*topic.name != OFFSETS_TOPIC) {
+            return;
+        }
+        self.0.borrow_mut().retain(|_, machine| machine.journal.is_led());
+        if shard.0.stopping.value() > 0 || !partition.is_leader() {
+            return;
+        }
+        let mut machines = self.0.borrow_mut();
+        if machines.contains_key(&id) {
+            return;
+        }
+        let journal = Journal::new(partition.clone());
+        let config = shard.options().broker.groups.clone();
+        let runtime = Runtime::lead(shard.env(), journal.clone(), config);
+        machines.insert(id, Machine { journal, runtime });
+    }
+
+    /// Ends all of them: who waits is told to look for the group elsewhere.
+    pub fn stop(&self) {
+        for (_, machine) in std::mem::take(&mut *self.0.borrow_mut()) {
+            machine.runtime.stop();
+        }
+    }
+
+    /// Topics are deleted, and what groups committed of them with them.
+    pub fn forget_topics(&self, shard: &Shard<E>, topics: Vec<String>) {
+        if topics.is_empty() {
+            return;
+        }
+        for machine in self.0.borrow().values() {
+            let (runtime, topics) = (machine.runtime.clone(), topics.clone());
+            shard.env().spawn(Queue::Background, async move {
+                // A machine that ends meanwhile leaves them to their retention, as in Kafka.
+                let _ = runtime.request(Request::ForgetTopics(topics)).await;
+            });
+        }
+    }
+
+    fn machine(&self, id: TopicPartition) -> Option<Runtime<E, Groups>> {
+        self.0.borrow().get(&id).map(|machine| machine.runtime.clone())
+    }
+}
+
+/// How long a request that writes may wait for its records to be committed (Kafka's
+/// `offsets.commit.timeout.ms`).
+const COMMIT_MAX: Duration = Duration::from_secs(5);
+
+/// Asks the machine that keeps `group`, on whichever shard it is.
+pub async fn ask<E: NetEnv>(
+    shard: &Shard<E>,
+    group: &str,
+    request: Request,
+) -> Result<Reply, ErrorCode> {
+    let home = home(shard, group).ok_or(ErrorCode::NotCoordinator)?;
+    if home.leader != Some(shard.options().me) {
+        return Err(ErrorCode::NotCoordinator);
+    }
+    ask_partition(shard, home.partition, request).await
+}
+
+/// Asks the machine of one partition, on whichever shard it is.
+pub async fn ask_partition<E: NetEnv>(
+    shard: &Shard<E>,
+    id: TopicPartition,
+    request: Request,
+) -> Result<Reply, ErrorCode> {
+    let owner = shard.owner(id);
+    if owner == shard.0.index {
+        return serve(shard, id, request).await;
+    }
+    let call = Call::Group(id, Box::new(request));
+    match shard.mesh().call(shard.env(), owner, call).answer().await {
+        Answer::Grouped(reply) => reply.map(|reply| *reply),
+        _ => unreachable!("an answer is of its call's kind"),
+    }
+}
+
+/// Asks the machine of one partition of this shard.
+pub(crate) async fn serve<E: NetEnv>(
+    shard: &Shard<E>,
+    id: TopicPartition,
+    request: Request,
+) -> Result<Reply, ErrorCode> {
+    let machine = match shard.0.groups.machine(id) {
+        Some(machine) => machine,
+        // Its log is not open yet, or its role not taken.
+        None => {
+            let opened = shard.0.partitions.get(shard, id).await;
+            let partition = opened.map_err(|_| ErrorCode::NotCoordinator)?;
+            shard.0.groups.look(shard, id, &partition);
+            shard.0.groups.machine(id).ok_or(ErrorCode::NotCoordinator)?
+        }
+    };
+    // Joins and syncs wait for other members, which has its own limits.
+    let waits = matches!(request, Request::Join(_) | Request::Sync(_));
+    let deadline = (!waits).then(|| shard.env().now().after(COMMIT_MAX));
+    let answer = produce::in_time(shard, deadline, machine.request(request)).await;
+    match answer {
+        Some(answer) => answer.map(|answer| answer.reply).map_err(|error| code_of(&error)),
+        None => Err(ErrorCode::CoordinatorNotAvailable),
+    }
+}
+
+/// What a client is told, who looks again for the group or asks again (Kafka's
+/// `GroupCoordinatorService.handleOperationException`).
+fn code_of(error: &RequestError) -> ErrorCode {
+    match error {
+        RequestError::Loading => ErrorCode::CoordinatorLoadInProgress,
+        RequestError::Busy
+        | RequestError::Lost
+        | RequestError::Refused(ProposeError::NoSpace | ProposeError::NotEnoughReplicas) => {
+            ErrorCode::CoordinatorNotAvailable
+        }
+        RequestError::Refused(ProposeError::TooLarge { .. }) => ErrorCode::UnknownServerError,
+        RequestError::NotCoordinator
+        | RequestError::NotController { .. }
+        | RequestError::Ended(_)
+        | RequestError::Refused(ProposeError::NotLeader | ProposeError::Ended(_)) => {
+            ErrorCode::NotCoordinator
+        }
     }
 }

@@ -234,6 +234,7 @@ impl<E: NetEnv> Shard<E> {
     /// request of one may wait for a partition of another.
     async fn stop(&self) -> Result<(), NodeError> {
         self.0.stopping.raise(1);
+        self.0.groups.stop();
         let until = self.env().now().after(DRAIN_MAX);
         let drained = async {
             self.0.gate.close().await;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use coordinator::cluster::{ClusterId, DirectoryId, Topic};
 use coordinator::controller::{Loss, Reply, Request};
+use coordinator::group;
 use coordinator::image::Image;
 use coordinator::image::delta::Delta;
 use coordinator::quorum::Status;
@@ -36,11 +37,13 @@ use crate::config::{BrokerConfig, Resolved, Shown};
 use crate::duties;
 use crate::env::NetEnv;
 use crate::fetch_session::Sessions;
+use crate::groups::{self, Kept};
 use crate::mesh::{Answering, Ends, Mesh};
 use crate::partitions::Partitions;
 use crate::replica;
 use crate::replica::leader::{ReadOne, ReplicaRead, Wait};
 use crate::topic_config;
+use crate::wire::ErrorCode;
 
 /// What shards go by: what the operator chose, and what follows from it for each of them. The same
 /// for the life of the process.
@@ -161,6 +164,8 @@ pub enum Call {
     Drained,
     /// Say whether the device of the data directory has failed.
     Disk,
+    /// Ask the machine that keeps the groups of a partition.
+    Group(TopicPartition, Box<group::request::Request>),
 }
 
 /// The answer to a [`Call`], variant by variant.
@@ -185,6 +190,8 @@ pub enum Answer {
     Done,
     /// To `Disk`: what has failed, if something has.
     Disk(Option<String>),
+    /// To `Group`.
+    Grouped(Result<Box<group::request::Reply>, ErrorCode>),
 }
 
 /// The mesh of this process.
@@ -219,6 +226,7 @@ pub(crate) struct Inner<E: NetEnv> {
     pub partitions: Partitions<E>,
     pub shared: Shared,
     pub sessions: RefCell<Sessions>,
+    pub groups: Kept<E>,
     /// Partitions that have something for other nodes.
     pub notices: Notices,
     /// Those of them that may have something for the controller.
@@ -267,6 +275,7 @@ impl<E: NetEnv> Shard<E> {
             mesh: RefCell::new(None),
             shared,
             sessions: sessions.into(),
+            groups: Kept::default(),
             notices: Notices::default(),
             asks: RefCell::default(),
             asking: Watch::new(0),
@@ -459,6 +468,10 @@ impl<E: NetEnv> Shard<E> {
                 replica::leader::grew(&shard, &waits, wait_max).await;
                 answering.answer(Answer::Grew);
             }),
+            Call::Group(id, request) => self.later(async move {
+                let reply = groups::serve(&shard, id, *request).await;
+                answering.answer(Answer::Grouped(reply.map(Box::new)));
+            }),
             Call::Release => self.0.released.raise(1),
             Call::Drained => self.0.drained.raise(self.0.drained.value() + 1),
             Call::Purge(topic) => self.later(async move {
@@ -500,6 +513,8 @@ impl<E: NetEnv> Shard<E> {
         for topic in &delta.deleted {
             self.0.partitions.forget(topic.id);
         }
+        let names = delta.deleted.iter().map(|topic| topic.name.to_string());
+        self.0.groups.forget_topics(self, names.collect());
         self.0.image_offset.raise(image.offset().value());
     }
 

@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,13 +20,14 @@ use engine::time::Instant;
 use engine::wait::Watch;
 
 use super::{
-    alter_configs, api_versions, cluster, create_topics, describe_configs, describe_topics,
-    elect_leaders, errors, features, find_coordinator, log_dirs, metadata, offsets, produce,
+    alter_configs, api_versions, cluster, create_topics, describe_configs, describe_groups,
+    describe_topics,
+    elect_leaders, errors, features, find_coordinator, group_offsets, groups, log_dirs, metadata, offsets, produce,
     producers, quorum, reassignments, topics,
 };
 use crate::ask::{Ask, Told};
 use crate::env::NetEnv;
-use crate::groups;
+use crate::groups::OFFSETS_TOPIC;
 use crate::partitions::Unavailable;
 use crate::shard::Shard;
 use crate::wire::{
@@ -48,6 +50,10 @@ pub struct Header<'c> {
     /// Name of the listener that the client is connected to: brokers are told as they are reached
     /// by it.
     pub listener: &'c str,
+    /// The client's name for itself.
+    pub client_id: Option<&'c str>,
+    /// Where the client is.
+    pub peer: SocketAddr,
 }
 
 impl Header<'_> {
@@ -61,7 +67,7 @@ impl Header<'_> {
 /// body are ignored, as Kafka does.
 pub async fn answer<E: NetEnv>(
     shard: &Shard<E>,
-    listener: &str,
+    (listener, peer): (&str, SocketAddr),
     header: &RequestHeader<'_>,
     body: Reader<'_>,
 ) -> Result<Encoded, DecodeError> {
@@ -69,11 +75,20 @@ pub async fn answer<E: NetEnv>(
         return Err(body.error(DecodeErrorKind::CountTooLarge));
     }
     let (key, version) = (header.api.key, header.version);
-    let header = Header { version, correlation_id: header.correlation_id, listener };
+    let RequestHeader { correlation_id, client_id, .. } = *header;
+    let header = Header { version, correlation_id, listener, client_id, peer };
     match key {
         2 => offsets::list_offsets(shard, header, body).await,
         3 => metadata::metadata(shard, header, body).await,
+        8 => group_offsets::commit(shard, header, body).await,
+        9 => group_offsets::fetch(shard, header, body).await,
         10 => find_coordinator::find_coordinator(shard, header, body).await,
+        11 => groups::join(shard, header, body).await,
+        12 => groups::heartbeat(shard, header, body).await,
+        13 => groups::leave(shard, header, body).await,
+        14 => groups::sync(shard, header, body).await,
+        15 => describe_groups::describe(shard, header, body).await,
+        16 => describe_groups::list(shard, header, body).await,
         18 => api_versions::api_versions(shard, header, body),
         19 => create_topics::create_topics(shard, header, body).await,
         20 => topics::delete_topics(shard, header, body).await,
@@ -84,10 +99,12 @@ pub async fn answer<E: NetEnv>(
         33 => alter_configs::alter_configs(shard, header, body).await,
         35 => log_dirs::describe_log_dirs(shard, header, body).await,
         37 => topics::create_partitions(shard, header, body).await,
+        42 => describe_groups::delete(shard, header, body).await,
         43 => elect_leaders::elect_leaders(shard, header, body).await,
         44 => alter_configs::incremental_alter_configs(shard, header, body).await,
         45 => reassignments::alter(shard, header, body).await,
         46 => reassignments::list(shard, header, body).await,
+        47 => group_offsets::delete(shard, header, body).await,
         55 => quorum::describe_quorum(shard, header, body).await,
         57 => features::update_features(shard, header, body).await,
         60 => cluster::describe_cluster(shard, header, body),
@@ -224,7 +241,7 @@ pub(super) fn controller_id(image: &Image, listener: &str) -> i32 {
 
 /// Whether the topic is one that Kafka keeps for itself (`Topic.isInternal`).
 pub(super) fn is_internal(topic: &str) -> bool {
-    matches!(topic, groups::OFFSETS_TOPIC | "__transaction_state" | "__share_group_state")
+    matches!(topic, OFFSETS_TOPIC | "__transaction_state" | "__share_group_state")
 }
 
 /// What anybody may do to a topic, as bits of Kafka's `AclOperation`: read, write, create, delete,

@@ -2,6 +2,7 @@
 //! new variant does not compile until its meaning to clients is decided.
 
 use coordinator::controller::Why;
+use coordinator::group::request::GroupFault;
 use engine::batch::BatchError;
 use engine::log::retention::DeleteError;
 use engine::log::{AppendError, ReadError};
@@ -153,5 +154,28 @@ pub fn of_refusal(why: Why) -> ErrorCode {
         Why::PreferredLeaderNotAvailable => ErrorCode::PreferredLeaderNotAvailable,
         Why::EligibleLeadersNotAvailable => ErrorCode::EligibleLeadersNotAvailable,
         Why::NoReassignmentInProgress => ErrorCode::NoReassignmentInProgress,
+    }
+}
+
+/// Why a group did not do what it was asked.
+pub fn of_group(fault: GroupFault) -> ErrorCode {
+    match fault {
+        GroupFault::InvalidGroupId => ErrorCode::InvalidGroupId,
+        GroupFault::InvalidRequest => ErrorCode::InvalidRequest,
+        GroupFault::GroupIdNotFound => ErrorCode::GroupIdNotFound,
+        GroupFault::NonEmptyGroup => ErrorCode::NonEmptyGroup,
+        GroupFault::UnknownMemberId => ErrorCode::UnknownMemberId,
+        GroupFault::FencedInstanceId => ErrorCode::FencedInstanceId,
+        GroupFault::IllegalGeneration => ErrorCode::IllegalGeneration,
+        GroupFault::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+        GroupFault::InconsistentGroupProtocol => ErrorCode::InconsistentGroupProtocol,
+        GroupFault::MemberIdRequired => ErrorCode::MemberIdRequired,
+        GroupFault::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
+        GroupFault::GroupMaxSizeReached => ErrorCode::GroupMaxSizeReached,
+        GroupFault::OffsetMetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
+        GroupFault::InvalidCommitOffsetSize => ErrorCode::InvalidCommitOffsetSize,
+        GroupFault::GroupTooLarge => ErrorCode::UnknownServerError,
+        GroupFault::GroupSubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
+        GroupFault::UnstableOffsetCommit => ErrorCode::UnstableOffsetCommit,
     }
 }

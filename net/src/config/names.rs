@@ -65,8 +65,8 @@ const MEANINGLESS: &str = "
     group.consumer.session.timeout.ms group.coordinator.append.linger.ms
     group.coordinator.background.threads group.coordinator.cached.buffer.max.bytes
     group.coordinator.rebalance.protocols group.coordinator.threads
-    group.initial.rebalance.delay.ms group.max.session.timeout.ms group.max.size
-    group.min.session.timeout.ms group.share.assignment.interval.ms
+
+    group.share.assignment.interval.ms
     group.share.assignor.offload.enable group.share.assignors group.share.delivery.count.limit
     group.share.heartbeat.interval.ms group.share.initialize.retry.interval.ms
     group.share.max.assignment.interval.ms group.share.max.delivery.count.limit
@@ -101,8 +101,8 @@ const MEANINGLESS: &str = "
     metrics.jmx.exclude metrics.jmx.include metrics.num.samples metrics.recording.level
     metrics.sample.window.ms num.io.threads num.network.threads
     num.recovery.threads.per.data.dir num.replica.alter.log.dirs.threads num.replica.fetchers
-    offset.metadata.max.bytes offsets.commit.timeout.ms offsets.load.buffer.size
-    offsets.retention.check.interval.ms offsets.retention.minutes
+    offsets.commit.timeout.ms offsets.load.buffer.size
+
     offsets.topic.compression.codec
     principal.builder.class
     producer.id.expiration.check.interval.ms
