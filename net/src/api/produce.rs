@@ -160,7 +160,7 @@ async fn done(ticket: Result<Ticket, Failure>) -> Outcome {
 }
 
 /// Waits for `what`, but not beyond the deadline if there is one.
-pub(super) async fn in_time<E: NetEnv, T>(
+pub(crate) async fn in_time<E: NetEnv, T>(
     shard: &Shard<E>,
     deadline: Option<Instant>,
     what: impl Future<Output = T>,
