@@ -7,7 +7,7 @@
 
 use engine::batch::{BatchBuilder, BatchError, NewRecord, RecordFault, batches, check_trusted};
 use engine::env::Env;
-use engine::ids::Offset;
+use engine::ids::{LeaderEpoch, Offset};
 use engine::log::retention::DeleteError;
 use engine::log::{AppendError, ReadError};
 use engine::time::Timestamp;
@@ -20,12 +20,17 @@ use crate::machine::Stored;
 /// Bytes that one step of a replay reads.
 const READ_BYTES: usize = 1 << 20;
 
-/// A machine's log. Cloning shares it; it lives on one shard.
-pub struct Journal<E: Env>(Partition<E>);
+/// A machine's log during one term of this broker's lead. Cloning shares it; it lives on one shard.
+pub struct Journal<E: Env> {
+    partition: Partition<E>,
+    /// The term. Nothing is appended in another one, even if this broker leads in that, too:
+    /// somebody else may have written in between.
+    epoch: LeaderEpoch,
+}
 
 impl<E: Env> Clone for Journal<E> {
     fn clone(&self) -> Self {
-        Journal(self.0.clone())
+        Journal { partition: self.partition.clone(), epoch: self.epoch }
     }
 }
 
@@ -41,6 +46,12 @@ pub enum ProposeError {
     /// The device is full; later attempts may succeed.
     #[error("no space left on the device")]
     NoSpace,
+    /// Too few replicas are in sync; later attempts may succeed.
+    #[error("too few replicas are in sync")]
+    NotEnoughReplicas,
+    /// This broker does not lead any more, or in another term.
+    #[error("this broker does not lead the log any more")]
+    NotLeader,
     /// The device failed, the log is closed, or it has had too many leaders: nothing will be
     /// appended any more.
     #[error("the log takes no records: {0}")]
@@ -90,15 +101,53 @@ pub enum ReplayError<D: std::error::Error + 'static> {
     Ended,
 }
 
+impl From<Refused> for ProposeError {
+    fn from(refused: Refused) -> ProposeError {
+        match refused {
+            Refused::Log(AppendError::NoSpace) => ProposeError::NoSpace,
+            Refused::Replicas(_) => ProposeError::NotEnoughReplicas,
+            Refused::NotLeader => ProposeError::NotLeader,
+            Refused::Log(_) => ProposeError::Ended(refused.to_string()),
+        }
+    }
+}
+
 impl<E: Env> Journal<E> {
-    /// On a partition that this broker leads.
+    /// On a partition that this broker leads, for its present term.
     pub fn new(partition: Partition<E>) -> Journal<E> {
-        Journal(partition)
+        let epoch = partition.epoch();
+        Journal { partition, epoch }
+    }
+
+    /// Whether this broker leads in the journal's term, and the log takes records.
+    pub fn is_led(&self) -> bool {
+        self.partition.is_leader() && self.partition.epoch() == self.epoch && self.is_open()
+    }
+
+    /// The term.
+    pub fn epoch(&self) -> LeaderEpoch {
+        self.epoch
+    }
+
+    /// Waits until [`Journal::is_led`] is no longer so.
+    pub async fn led(&self) {
+        while self.is_led() {
+            // Closed with the term, and when the watermark falls. Nothing is ever committed at
+            // the end of all numbers.
+            let watch = self.partition.watch();
+            if watch.is_closed() {
+                return;
+            }
+            let _ = watch.reach(u64::MAX).await;
+        }
     }
 
     /// Appends records, all or none, in order; they take the offsets from the one returned to
     /// [`Journal::end`]. Synchronous.
     pub fn propose<R: Stored>(&self, records: &[R], at: Timestamp) -> Result<Offset, ProposeError> {
+        if !self.is_led() {
+            return Err(ProposeError::NotLeader);
+        }
         let too_large = ProposeError::TooLarge { max: BATCH_BYTES_MAX };
         let mut builder = BatchBuilder::new(BATCH_BYTES_MAX);
         for record in records {
@@ -113,50 +162,72 @@ impl<E: Env> Journal<E> {
         }
         let bytes = builder.build().map_err(|_| too_large)?;
         let checked = check_trusted(&bytes).expect("a batch that was just built is whole");
-        match self.0.append(&checked, Acks::All) {
+        match self.partition.append(&checked, Acks::All) {
             Ok(ticket) => Ok(ticket.appended.base),
-            Err(Refused::Log(AppendError::NoSpace)) => Err(ProposeError::NoSpace),
-            Err(refused) => Err(ProposeError::Ended(refused.to_string())),
+            Err(refused) => Err(refused.into()),
         }
+    }
+
+    /// Whether records would be taken now, as far as that can be known without them.
+    pub fn admits(&self) -> Result<(), ProposeError> {
+        if !self.is_led() {
+            return Err(ProposeError::NotLeader);
+        }
+        Ok(self.partition.admits(Acks::All)?)
+    }
+
+    /// Exclusive end of what is committed.
+    pub fn committed(&self) -> Offset {
+        self.partition.high_watermark()
     }
 
     /// Whether what was proposed so far becomes committed, to wait for. Take it in the same turn
     /// as the proposal that is awaited.
     pub fn commit(&self) -> Commit {
-        self.0.commit()
+        self.partition.commit()
     }
 
     /// What the next record will get. Falls when proposals were given up.
     pub fn end(&self) -> Offset {
-        self.0.log().end()
+        self.partition.log().end()
     }
 
     /// Whether it still takes records.
     pub fn is_open(&self) -> bool {
-        self.0.log().is_open()
+        self.partition.log().is_open()
     }
 
     /// Bytes of batches that were appended since it was opened.
     pub fn appended_bytes(&self) -> u64 {
-        self.0.log().counters().batch_bytes
+        self.partition.log().counters().batch_bytes
+    }
+
+    /// Where the log begins: what is before it was compacted or deleted.
+    pub fn start(&self) -> Offset {
+        self.partition.log().start()
     }
 
     /// Hands every record from `from` on to `each`, once all of them are committed; returns the
-    /// end and how many bytes were read. Nothing may be proposed meanwhile.
+    /// end and how many bytes were read. Control batches are passed over. Reads a bounded piece at
+    /// a time and gives the shard's other tasks a turn after each. Nothing may be proposed
+    /// meanwhile.
     pub async fn replay<R: Stored>(
         &self,
         env: &E,
         from: Offset,
         mut each: impl FnMut(Offset, R),
     ) -> Result<(Offset, u64), ReplayError<R::Error>> {
-        let start = self.0.log().start();
+        let start = self.partition.log().start();
         if from < start {
             return Err(ReplayError::Gap { from, start });
         }
         self.settle().await.ok_or(ReplayError::Ended)?;
         let (mut at, end, mut bytes) = (from, self.end(), 0);
         while at < end {
-            let chunk = self.0.read(at, READ_BYTES, true).await?;
+            if !self.is_led() {
+                return Err(ReplayError::Ended);
+            }
+            let chunk = self.partition.read(at, READ_BYTES, true).await?;
             for slice in &chunk.slices {
                 replay_batches(slice, from, &mut each)?;
             }
@@ -176,7 +247,7 @@ impl<E: Env> Journal<E> {
             if self.commit().reach(end).await.is_ok() {
                 return Some(());
             }
-            if !self.is_open() {
+            if !self.is_led() {
                 return None;
             }
         }
@@ -184,12 +255,12 @@ impl<E: Env> Journal<E> {
 
     /// Lets go of records below `to`, which are committed and in a snapshot.
     pub async fn forget_before(&self, to: Offset) -> Result<(), DeleteError> {
-        self.0.delete_before(Some(to)).await.map(|_| ())
+        self.partition.delete_before(Some(to)).await.map(|_| ())
     }
 
     /// Syncs it and ends it in good order.
     pub async fn close(&self) -> std::io::Result<()> {
-        self.0.close().await
+        self.partition.close().await
     }
 }
 
@@ -205,6 +276,9 @@ fn replay_batches<R: Stored>(
         let at = batch.base_offset();
         check_trusted(batch.bytes()).map_err(|error| ReplayError::Batch { at, error })?;
         let fault = |error| ReplayError::Fault { at, error };
+        if batch.attributes().is_control() {
+            continue;
+        }
         for record in batch.records(&mut scratch, BATCH_BYTES_MAX.into()).map_err(fault)? {
             let record = record.map_err(fault)?;
             let at = record.offset;

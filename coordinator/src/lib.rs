@@ -3,8 +3,9 @@
 //! Machines whose memory is a log. A [`machine::Machine`] looks at its state and answers a request
 //! with records and replies; a driver appends the records to the machine's log, applies them, and
 //! lets a reply out when everything that the machine had seen is committed. A start replays the
-//! log. There is one machine so far, the [`controller`], whose state is a [`cluster::Cluster`] and
-//! whose committed state every broker carries as an [`image::Image`].
+//! log. There are two machines: the [`controller`], whose state is a [`cluster::Cluster`] and whose
+//! committed state every broker carries as an [`image::Image`]; and the [`group`] machine, one for
+//! each partition of `__consumer_offsets`.
 //!
 //! There are two kinds of log. The controller's is that of the [`quorum`]: an odd number of nodes
 //! agree on it, and [`metadata`] drives the controller on the one that leads; brokers without a
@@ -30,6 +31,7 @@
 pub mod cluster;
 pub mod config;
 pub mod controller;
+pub mod group;
 pub mod image;
 pub mod journal;
 pub mod machine;

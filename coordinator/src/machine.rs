@@ -3,7 +3,8 @@
 //! A machine has *hard* state, which only [`Machine::apply`] changes and which replaying the log
 //! rebuilds, and *soft* state, which is lost when its driver ends. It decides by looking, and
 //! answers with the records that would make the decision true; [`crate::runtime`] appends them,
-//! applies them and lets no reply out before everything that the machine had seen is committed.
+//! applies them and lets no reply out before everything that the machine had seen is committed
+//! (but for replies that speak of soft state only, [`Outcome::reply_now`]).
 //! So a machine needs no rollback: whoever loses its log drops it and replays.
 //!
 //! Pure: no clock, no randomness, no IO. Time and random words come with each [`Moment`].
@@ -54,6 +55,16 @@ pub trait Machine: Sized + 'static {
     /// What it remembers.
     type Record: Stored + 'static;
 
+    /// Takes up what the log remembers: sets soft state up, which is new, before anything else is
+    /// decided. Called once for each soft state. By default nothing is to be done.
+    fn begin(_seen: Seen<'_, Self>, _soft: &mut Self::Soft, _out: &mut Outcome<Self>) {}
+
+    /// Whether deciding `request` may lead to records. If not, it is decided also while the log
+    /// takes none.
+    fn writes(_request: &Self::Request) -> bool {
+        true
+    }
+
     /// Decides one request. Neither waits nor changes hard state: what shall be remembered goes
     /// to `out.records`, answers (to this or to earlier requests) to `out.replies`.
     fn decide(
@@ -100,11 +111,13 @@ pub struct Outcome<M: Machine> {
     pub records: Vec<M::Record>,
     /// To send once everything seen and everything in `records` is committed.
     pub replies: Vec<(Token, M::Reply)>,
+    /// To send at once. Only what is as true without the records that are not committed yet.
+    pub early: Vec<(Token, M::Reply)>,
 }
 
 impl<M: Machine> Default for Outcome<M> {
     fn default() -> Self {
-        Outcome { records: Vec::new(), replies: Vec::new() }
+        Outcome { records: Vec::new(), replies: Vec::new(), early: Vec::new() }
     }
 }
 
@@ -114,8 +127,14 @@ impl<M: Machine> Outcome<M> {
         self.records.push(record);
     }
 
-    /// Answers `to`.
+    /// Answers `to`, once everything seen is committed.
     pub fn reply(&mut self, to: Token, reply: M::Reply) {
         self.replies.push((to, reply));
+    }
+
+    /// Answers `to` at once: about soft state only, such as that a session goes on. Nobody may
+    /// learn from it what is not committed.
+    pub fn reply_now(&mut self, to: Token, reply: M::Reply) {
+        self.early.push((to, reply));
     }
 }

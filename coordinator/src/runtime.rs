@@ -7,18 +7,24 @@
 //! what will never be, so it is dropped and replayed before the next request. Whoever waited for
 //! such a reply is told that it is lost: the request may be asked again, and nothing of it is
 //! remembered.
+//!
+//! A machine on a partition that brokers take turns to lead lives for one term ([`Runtime::lead`]):
+//! while it loads, requests are told so at once; when the term ends, all who wait are told that it
+//! is elsewhere, and a late append cannot be ([`Journal::propose`] compares the term). It ends by
+//! itself; whoever leads again starts another.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use engine::env::{Env, Queue};
 use engine::ids::{BrokerId, Offset};
 use engine::wait::Watch;
 use futures_lite::future;
-use replication::partition::Commit;
+use replication::partition::{Commit, Lost};
 
 use crate::config::REQUESTS_WAITING_MAX;
 use crate::journal::{Journal, ProposeError, ReplayError};
@@ -38,10 +44,13 @@ struct Inner<E: Env, M: Machine> {
     journal: Journal<E>,
     config: M::Config,
     state: RefCell<State<M>>,
-    /// From where a replay starts: hard state as of an offset.
-    base: RefCell<(M::Hard, Offset)>,
+    /// From where a replay starts: hard state as of an offset; `None`: with nothing, from where
+    /// the log begins. Then requests are not kept waiting for it, either.
+    base: RefCell<Option<(M::Hard, Offset)>>,
     observer: Observer<M>,
     replaying: Cell<bool>,
+    /// Why it ended, if it did.
+    over: RefCell<Option<RequestError>>,
     /// Rises with each replay that has ended.
     replays: Watch,
     /// Rises when the machine's deadline may have changed; closed when the runtime ends.
@@ -51,6 +60,8 @@ struct Inner<E: Env, M: Machine> {
 struct State<M: Machine> {
     hard: M::Hard,
     soft: M::Soft,
+    /// `soft` has not been set up yet.
+    fresh: bool,
     /// `hard` is what the log says below this offset.
     end: Offset,
     next_token: u64,
@@ -70,7 +81,8 @@ enum Slot<R> {
 struct Held<R> {
     reply: R,
     end: Offset,
-    commit: Commit,
+    /// `None`: nothing.
+    commit: Option<Commit>,
 }
 
 /// A reply that may be told, and the state that it is true of.
@@ -106,7 +118,7 @@ pub enum RequestError {
     Busy,
     /// What it would have brought about was not appended. Nothing was done.
     #[error(transparent)]
-    Refused(#[from] ProposeError),
+    Refused(ProposeError),
     /// It was given up before it was durable. Nothing of it is remembered; ask again.
     #[error("the request was given up before it was durable")]
     Lost,
@@ -117,6 +129,13 @@ pub enum RequestError {
         /// Whose it is, where known.
         leader: Option<BrokerId>,
     },
+    /// The machine is being loaded. Nothing was done; ask again soon.
+    #[error("the machine is being loaded")]
+    Loading,
+    /// This broker does not lead the machine's log any more. Nothing was done, or what was may
+    /// still come to be. Ask whoever leads.
+    #[error("this broker does not lead the machine's log")]
+    NotCoordinator,
     /// The machine's log ended. What the request did is not known.
     #[error("the log ended: {0}")]
     Ended(String),
@@ -134,14 +153,36 @@ impl<E: Env, M: Machine> Runtime<E, M> {
         base: (M::Hard, Offset),
         observer: impl Fn(Seeing<'_, M>) + 'static,
     ) -> Result<(Runtime<E, M>, u64), Loading<M>> {
-        let state = State {
-            hard: base.0.clone(),
-            soft: M::Soft::default(),
-            end: base.1,
-            next_token: 0,
-            waiting: BTreeMap::new(),
-        };
-        let runtime = Runtime(Rc::new(Inner {
+        let runtime = Runtime::over(env, journal, config, Some(base), observer);
+        let bytes = runtime.0.replay().await?;
+        env.spawn(Queue::Request, keep_time(runtime.0.clone()));
+        Ok((runtime, bytes))
+    }
+
+    /// Serves a log that this broker leads, for the term of `journal`. Returns at once and loads
+    /// in the background; meanwhile requests are answered [`RequestError::Loading`]. Ends by
+    /// itself with the term: from then on every request, also one that waits, is answered
+    /// [`RequestError::NotCoordinator`]. If the log cannot be loaded, [`RequestError::Ended`].
+    pub fn lead(env: &E, journal: Journal<E>, config: M::Config) -> Runtime<E, M> {
+        let runtime = Runtime::over(env, journal, config, None, |_: Seeing<'_, M>| {});
+        runtime.0.replaying.set(true);
+        env.spawn(Queue::Request, load(runtime.0.clone()));
+        env.spawn(Queue::Request, keep_time(runtime.0.clone()));
+        env.spawn(Queue::Request, keep_term(runtime.0.clone()));
+        runtime
+    }
+
+    fn over(
+        env: &E,
+        journal: Journal<E>,
+        config: M::Config,
+        base: Option<(M::Hard, Offset)>,
+        observer: impl Fn(Seeing<'_, M>) + 'static,
+    ) -> Runtime<E, M> {
+        let (hard, end) = base.clone().unwrap_or_else(|| (M::Hard::default(), journal.start()));
+        let soft = M::Soft::default();
+        let state = State { hard, soft, fresh: true, end, next_token: 0, waiting: BTreeMap::new() };
+        Runtime(Rc::new(Inner {
             env: env.clone(),
             journal,
             config,
@@ -149,38 +190,66 @@ impl<E: Env, M: Machine> Runtime<E, M> {
             base: base.into(),
             observer: Box::new(observer),
             replaying: Cell::new(false),
+            over: RefCell::new(None),
             replays: Watch::new(0),
             decided: Watch::new(0),
-        }));
-        let bytes = runtime.0.replay().await?;
-        env.spawn(Queue::Request, keep_time(runtime.0.clone()));
-        Ok((runtime, bytes))
+        }))
+    }
+
+    /// Whether it is being loaded, so that requests are turned away.
+    pub fn is_loading(&self) -> bool {
+        self.0.replaying.get()
+    }
+
+    /// Waits until it serves, or has ended.
+    pub async fn loaded(&self) {
+        while self.is_loading() && !self.0.decided.is_closed() {
+            let _ = self.0.replays.reach(self.0.replays.value() + 1).await;
+        }
     }
 
     /// Asks the machine, and waits until its answer may be told.
     pub async fn request(&self, request: M::Request) -> Result<Answer<M::Reply>, RequestError> {
         let inner = &self.0;
         inner.ready().await?;
+        if M::writes(&request) {
+            inner.journal.admits()?;
+        }
         let waiting = Waiting { inner, token: inner.take_token()? };
         inner.step(|seen, soft, out| M::decide(seen, soft, waiting.token, request, out))?;
         let held = waiting.filled().await?;
-        match held.commit.reach(held.end).await {
+        let Some(commit) = held.commit else {
+            let at = held.end.min(inner.journal.committed());
+            return Ok(Answer { reply: held.reply, at });
+        };
+        match commit.reach(held.end).await {
             Ok(()) => Ok(Answer { reply: held.reply, at: held.end }),
-            Err(_) if inner.journal.is_open() => Err(RequestError::Lost),
-            Err(_) => Err(RequestError::Ended("closed or failed".into())),
+            Err(Lost::NotLeader) => Err(RequestError::NotCoordinator),
+            Err(Lost::GivenUp) if inner.journal.is_open() => Err(RequestError::Lost),
+            Err(Lost::GivenUp) => Err(RequestError::Ended("closed or failed".into())),
         }
     }
 
     /// Where replays start from now on: `hard` as of `end`, which is committed and in a snapshot.
     pub fn rebase(&self, hard: M::Hard, end: Offset) {
-        assert!(end >= self.0.base.borrow().1, "a base does not go back to {end}");
-        *self.0.base.borrow_mut() = (hard, end);
+        let mut base = self.0.base.borrow_mut();
+        let base = base.as_mut().expect("a machine without snapshots has no base");
+        assert!(end >= base.1, "a base does not go back to {end}");
+        *base = (hard, end);
     }
 
     /// Ends it: requests that wait are told. The journal stays open.
     pub fn stop(&self) {
-        self.0.decided.close();
-        self.0.state.borrow_mut().forget();
+        self.0.end(RequestError::Ended("stopped".into()));
+    }
+}
+
+impl From<ProposeError> for RequestError {
+    fn from(error: ProposeError) -> RequestError {
+        match error {
+            ProposeError::NotLeader => RequestError::NotCoordinator,
+            refused => RequestError::Refused(refused),
+        }
     }
 }
 
@@ -190,18 +259,44 @@ impl<E: Env, M: Machine> Inner<E, M> {
         self.state.borrow().end != self.journal.end()
     }
 
+    /// Ends it, for the first reason given: who waits is told, and what it remembers is let go.
+    fn end(&self, why: RequestError) {
+        self.over.borrow_mut().get_or_insert(why);
+        self.decided.close();
+        let state = &mut *self.state.borrow_mut();
+        state.forget();
+        state.hard = M::Hard::default();
+    }
+
+    /// Why requests are not answered any more.
+    fn why_over(&self) -> RequestError {
+        self.over.borrow().clone().expect("it is over")
+    }
+
     /// Waits until the machine's state is what the log says, replaying if it is not.
-    async fn ready(&self) -> Result<(), RequestError> {
+    async fn ready(self: &Rc<Self>) -> Result<(), RequestError> {
+        let waits = self.base.borrow().is_some();
         loop {
             if self.decided.is_closed() {
-                return Err(RequestError::Ended("stopped".into()));
+                return Err(self.why_over());
+            }
+            if !waits && !self.journal.is_led() {
+                return Err(RequestError::NotCoordinator);
             }
             if self.replaying.get() {
+                if !waits {
+                    return Err(RequestError::Loading);
+                }
                 let ended = self.replays.value() + 1;
                 let _ = self.replays.reach(ended).await;
             } else if self.is_stale() {
-                let replayed = self.replay().await;
-                replayed.map_err(|error| RequestError::Ended(error.to_string()))?;
+                if waits {
+                    let replayed = self.replay().await;
+                    replayed.map_err(|error| RequestError::Ended(error.to_string()))?;
+                } else {
+                    self.replaying.set(true);
+                    self.env.spawn(Queue::Request, load(self.clone()));
+                }
             } else {
                 return Ok(());
             }
@@ -211,14 +306,22 @@ impl<E: Env, M: Machine> Inner<E, M> {
     /// Drops the machine and rebuilds it from its log.
     async fn replay(&self) -> Result<u64, Loading<M>> {
         let _replaying = Replaying::begin(self);
-        let (mut hard, from) = self.base.borrow().clone();
-        self.state.borrow_mut().forget();
+        let base = self.base.borrow().clone();
+        let (mut hard, from) = base.unwrap_or_else(|| (M::Hard::default(), self.journal.start()));
+        {
+            let state = &mut *self.state.borrow_mut();
+            state.forget();
+            // Two of them would be twice the memory.
+            state.hard = M::Hard::default();
+        }
         let apply = |at, record: M::Record| M::apply(&mut hard, at, &record);
         let (end, bytes) = self.journal.replay(&self.env, from, apply).await?;
-        let mut state = self.state.borrow_mut();
-        (state.hard, state.end) = (hard, end);
-        let commit = self.journal.commit();
-        (self.observer)(Seeing { hard: &state.hard, end, commit, replayed: true });
+        if !self.decided.is_closed() {
+            let state = &mut *self.state.borrow_mut();
+            (state.hard, state.end) = (hard, end);
+            let commit = self.journal.commit();
+            (self.observer)(Seeing { hard: &state.hard, end, commit, replayed: true });
+        }
         Ok(bytes)
     }
 
@@ -233,9 +336,21 @@ impl<E: Env, M: Machine> Inner<E, M> {
         Ok(token)
     }
 
+    /// Lets the machine act; before that, if its soft state is new, set it up.
+    fn step(
+        &self,
+        act: impl FnOnce(Seen<'_, M>, &mut M::Soft, &mut Outcome<M>),
+    ) -> Result<(), ProposeError> {
+        if self.state.borrow().fresh {
+            self.act(|seen, soft, out| M::begin(seen, soft, out))?;
+            self.state.borrow_mut().fresh = false;
+        }
+        self.act(act)
+    }
+
     /// Lets the machine act, appends and applies what comes of it, and hands out the replies. One
     /// turn, from the first line to the last.
-    fn step(
+    fn act(
         &self,
         act: impl FnOnce(Seen<'_, M>, &mut M::Soft, &mut Outcome<M>),
     ) -> Result<(), ProposeError> {
@@ -267,10 +382,12 @@ impl<E: Env, M: Machine> Inner<E, M> {
         }
         let (end, commit) = (state.end, journal.commit());
         let mut wakers = Vec::new();
-        for (token, reply) in out.replies {
+        let early = out.early.into_iter().map(|(token, reply)| (token, reply, None));
+        let held = out.replies.into_iter().map(|(token, reply)| (token, reply, Some(&commit)));
+        for (token, reply, commit) in early.chain(held) {
             // Gone: whoever asked does not wait any more.
             let Some(slot) = state.waiting.get_mut(&token) else { continue };
-            let held = Held { reply, end, commit: commit.clone() };
+            let held = Held { reply, end, commit: commit.cloned() };
             if let Slot::Open(Some(waker)) = std::mem::replace(slot, Slot::Filled(held)) {
                 wakers.push(waker);
             }
@@ -286,6 +403,7 @@ impl<M: Machine> State<M> {
     /// Soft state is lost, and with it every request that waits for an answer.
     fn forget(&mut self) {
         self.soft = M::Soft::default();
+        self.fresh = true;
         for slot in self.waiting.values_mut() {
             if let Slot::Open(waker) = slot {
                 let waker = waker.take();
@@ -332,7 +450,7 @@ impl<E: Env, M: Machine> Waiting<'_, E, M> {
                 Slot::Open(_) => Poll::Pending,
                 Slot::Filled(held) => Poll::Ready(Ok(held)),
                 Slot::Lost if self.inner.decided.is_closed() => {
-                    Poll::Ready(Err(RequestError::Ended("stopped".into())))
+                    Poll::Ready(Err(self.inner.why_over()))
                 }
                 Slot::Lost => Poll::Ready(Err(RequestError::Lost)),
             }
@@ -347,12 +465,49 @@ impl<E: Env, M: Machine> Drop for Waiting<'_, E, M> {
     }
 }
 
+/// Pause before it is tried again to let the machine act that could not.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// Loads the machine, and sets it up.
+async fn load<E: Env, M: Machine>(inner: Rc<Inner<E, M>>) {
+    let begun = inner.env.now();
+    match inner.replay().await {
+        _ if inner.decided.is_closed() => {}
+        Err(_) if !inner.journal.is_led() => inner.end(RequestError::NotCoordinator),
+        Err(error) => {
+            tracing::error!(%error, "a machine's log cannot be loaded");
+            inner.end(RequestError::Ended(error.to_string()));
+        }
+        Ok(bytes) => {
+            let took = inner.env.now().since(begun);
+            tracing::info!(epoch = %inner.journal.epoch(), bytes, ?took, "a machine is loaded");
+            // What fails here is tried again before the next request.
+            let _ = inner.step(|_, _, _| {});
+        }
+    }
+}
+
+/// Ends the machine with the term.
+async fn keep_term<E: Env, M: Machine>(inner: Rc<Inner<E, M>>) {
+    let stopped = async { _ = inner.decided.reach(u64::MAX).await };
+    future::or(inner.journal.led(), stopped).await;
+    if !inner.journal.is_led() {
+        inner.end(RequestError::NotCoordinator);
+    }
+}
+
 /// Lets the machine act at its deadlines, until the runtime ends.
 async fn keep_time<E: Env, M: Machine>(inner: Rc<Inner<E, M>>) {
     loop {
         let seen = inner.decided.value();
-        let deadline = M::deadline(&inner.state.borrow().soft);
         let decided = inner.decided.reach(seen + 1);
+        let deadline = {
+            let state = inner.state.borrow();
+            match state.fresh && !inner.replaying.get() {
+                true => Some(inner.env.now().after(RETRY)),
+                false => M::deadline(&state.soft),
+            }
+        };
         let due = match deadline {
             None => decided.await.map(|()| false),
             Some(at) => {
@@ -367,11 +522,20 @@ async fn keep_time<E: Env, M: Machine>(inner: Rc<Inner<E, M>>) {
             Err(_) => return,
             Ok(false) => {}
             Ok(true) => {
-                // What fails here fails for the next request, too, and is told there.
-                if inner.ready().await.is_ok() {
-                    let _ = inner.step(|seen, soft, out| M::expire(seen, soft, out));
+                if inner.expire().await.is_err() {
+                    inner.env.sleep_until(inner.env.now().after(RETRY)).await;
                 }
             }
         }
+    }
+}
+
+impl<E: Env, M: Machine> Inner<E, M> {
+    /// Lets what is due happen; not while the log takes nothing. What fails here fails for the
+    /// next request, too, and is told there.
+    async fn expire(self: &Rc<Self>) -> Result<(), RequestError> {
+        self.ready().await?;
+        self.journal.admits()?;
+        Ok(self.step(|seen, soft, out| M::expire(seen, soft, out))?)
     }
 }

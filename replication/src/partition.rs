@@ -167,6 +167,17 @@ impl<E: Env> Partition<E> {
         Ok(Ticket { appended, log_start: partition.log.start(), reach })
     }
 
+    /// Whether an append would be refused for the role's sake; the log may refuse it yet.
+    pub fn admits(&self, acks: Acks) -> Result<(), Refused> {
+        self.0.notice_given_up();
+        let replica = self.0.replica.borrow();
+        let leader = replica.leader().ok_or(Refused::NotLeader)?;
+        if leader.is_spent() {
+            return Err(Refused::Log(AppendError::NoSpace));
+        }
+        Ok(leader.admit(acks)?)
+    }
+
     /// The log below.
     pub fn log(&self) -> &Log<E> {
         &self.0.log

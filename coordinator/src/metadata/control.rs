@@ -271,6 +271,7 @@ impl<E: Env> Inner<E> {
         }
         batch.records.extend(values);
         batch.bytes += bytes;
+        assert!(out.early.is_empty(), "the controller speaks of what is remembered only");
         batch.replies.extend(out.replies);
         true
     }

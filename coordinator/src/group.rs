@@ -1,0 +1,380 @@
+//! The machine of groups: who consumes together, and how far they are.
+//!
+//! One machine is one partition of `__consumer_offsets`; it holds the groups whose names hash
+//! there ([`hash::partition_of`]), in Kafka's record formats ([`records`]). What the log remembers
+//! of a group is its last assigned generation and its offsets; the life in between, who is
+//! joining and whose session lasts how long, is soft ([`classic`]). After a failover the members
+//! of the last assigned generation go on as if nothing had happened, and a rebalance that was
+//! under way is begun anew by its members.
+//!
+//! Invariants, tried by `tests/groups.rs` on seeds, and by [`mutant`] on the code itself:
+//! * **OneOwnerPerGeneration**: within a generation no two members are told the same partition.
+//! * **CommittedOffsetsNeverRegress**: what was acknowledged is what is fetched, until somebody
+//!   who may commits something else.
+//! * **GenerationNeverRegresses**: an assigned generation is followed by larger ones only, as long
+//!   as the group is there.
+//! * **EveryoneIsServed**: once faults end, every member that behaves gets an assignment.
+//!
+//! It knows neither the wire nor which topics exist; `net` looks at both.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use engine::ids::Offset;
+use engine::time::Instant;
+
+use crate::machine::{Machine, Outcome, Seen, Token};
+use classic::Live;
+use classic::desk::Desk;
+use offsets::OffsetTable;
+use offsets::sweep::{self, Sweep};
+use records::bytes::STRING_BYTES_MAX;
+use records::{ClassicValue, Record};
+use request::{GroupFault, Heartbeat, Join, Joined, Leave, Left, Reply, Request, Sync};
+use timers::{Alarm, Timers};
+
+pub mod classic;
+pub mod config;
+mod describe;
+pub mod hash;
+pub mod mutant;
+pub mod offsets;
+pub mod records;
+pub mod request;
+pub mod timers;
+
+pub use config::GroupConfig;
+pub use hash::partition_of;
+pub use mutant::Mutant;
+
+/// The machine.
+pub enum Groups {}
+
+/// What the log remembers.
+#[derive(Clone, Default)]
+pub struct Hard {
+    /// Every group that is there, by name.
+    pub groups: BTreeMap<Rc<str>, Group>,
+    /// What they committed. Of groups that are there only.
+    pub offsets: OffsetTable,
+}
+
+/// What the log remembers of one group, without its offsets.
+#[derive(Clone, Debug)]
+pub enum Group {
+    /// A group of the classic protocol; or, without a value, one that only committed offsets.
+    Classic(Option<Rc<ClassicValue>>),
+}
+
+impl Group {
+    /// Kafka's name of its type.
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Group::Classic(_) => "classic",
+        }
+    }
+}
+
+/// What is forgotten with the machine.
+#[derive(Default)]
+pub struct Soft {
+    /// Classic groups with members, or with somebody about to become one. Each is in
+    /// [`Hard::groups`], or its record is on the way there.
+    live: BTreeMap<Rc<str>, Live>,
+    timers: Timers,
+    sweep: Sweep,
+}
+
+/// Longest name that a request may bring, in bytes: together with what is put behind it the log
+/// can hold it.
+const NAME_BYTES_MAX: usize = STRING_BYTES_MAX - 64;
+
+impl Machine for Groups {
+    type Config = GroupConfig;
+    type Hard = Hard;
+    type Soft = Soft;
+    type Request = Request;
+    type Reply = Reply;
+    type Record = Record;
+
+    fn begin(seen: Seen<'_, Groups>, soft: &mut Soft, out: &mut Outcome<Groups>) {
+        soft.sweep.begin(seen.config, seen.at.now, &mut soft.timers);
+        for (name, group) in &seen.hard.groups {
+            if let Group::Classic(Some(value)) = group
+                && !value.members.is_empty()
+            {
+                let mut live = Live::from_value(value);
+                live.take_up(&mut desk(seen, name.clone(), &mut soft.timers, out));
+                soft.live.insert(name.clone(), live);
+            }
+        }
+    }
+
+    fn writes(request: &Request) -> bool {
+        match request {
+            Request::Join(_)
+            | Request::Sync(_)
+            | Request::Leave(_)
+            | Request::CommitOffsets(_)
+            | Request::DeleteOffsets(_)
+            | Request::Delete(_) => true,
+            Request::Heartbeat(_)
+            | Request::FetchOffsets(_)
+            | Request::Describe(_)
+            | Request::List(_)
+            | Request::ForgetTopics(_) => false,
+        }
+    }
+
+    fn decide(
+        seen: Seen<'_, Groups>,
+        soft: &mut Soft,
+        from: Token,
+        request: Request,
+        out: &mut Outcome<Groups>,
+    ) {
+        let reply = match request {
+            Request::Join(join) => return decide_join(seen, soft, from, join, out),
+            Request::Sync(sync) => return decide_sync(seen, soft, from, sync, out),
+            Request::Heartbeat(beat) => return decide_heartbeat(seen, soft, from, &beat, out),
+            Request::Leave(leave) => Reply::Left(decide_leave(seen, soft, leave, out)),
+            Request::CommitOffsets(commit) => {
+                let name = commit.group.as_str().into();
+                let live = soft.live.get_mut(&*commit.group);
+                let mut desk = desk(seen, name, &mut soft.timers, out);
+                return offsets::commit::commit(seen.hard, live, &mut desk, from, commit);
+            }
+            Request::FetchOffsets(groups) => {
+                let fetch = |one| offsets::fetch::fetch(seen.hard, one);
+                Reply::Offsets(groups.into_iter().map(fetch).collect())
+            }
+            Request::DeleteOffsets(delete) => {
+                let live = soft.live.get(&*delete.group);
+                let named = check_name(&delete.group);
+                Reply::OffsetsDeleted(named.and_then(|()| {
+                    offsets::commit::delete(seen.hard, live, delete, &mut out.records)
+                }))
+            }
+            Request::Describe(names) => {
+                let describe = |name| describe::describe(seen.hard, soft, name);
+                Reply::Described(names.into_iter().map(describe).collect())
+            }
+            Request::List(list) => Reply::Listed(describe::list(seen.hard, soft, &list)),
+            Request::Delete(names) => Reply::Deleted(decide_delete(seen, soft, names, out)),
+            Request::ForgetTopics(topics) => {
+                let at = (seen.at.wall, seen.at.now);
+                soft.sweep.forget(topics, at, &mut soft.timers);
+                Reply::Forgotten
+            }
+        };
+        out.reply(from, reply);
+    }
+
+    fn expire(seen: Seen<'_, Groups>, soft: &mut Soft, out: &mut Outcome<Groups>) {
+        while let Some(alarm) = soft.timers.due(seen.at.now) {
+            let name = match &alarm {
+                Alarm::Sweep => {
+                    // By itself: it looks at what is remembered, and nothing else may have
+                    // changed that in the same turn.
+                    if out.records.is_empty() && out.replies.is_empty() {
+                        sweep::step(seen, soft, &mut out.records);
+                    } else {
+                        soft.timers.set(Alarm::Sweep, seen.at.now);
+                    }
+                    return;
+                }
+                Alarm::Join(name) | Alarm::Sync(name) | Alarm::Session(name, _) => name.clone(),
+            };
+            let Some(live) = soft.live.get_mut(&name) else { continue };
+            let mut desk = desk(seen, name.clone(), &mut soft.timers, out);
+            match &alarm {
+                Alarm::Join(_) => live.on_join_alarm(&mut desk),
+                Alarm::Sync(_) => live.on_sync_alarm(&mut desk),
+                Alarm::Session(_, member) => live.on_session_alarm(&mut desk, member),
+                Alarm::Sweep => unreachable!("handled above"),
+            }
+            soft.tidy(&name);
+        }
+    }
+
+    fn deadline(soft: &Soft) -> Option<Instant> {
+        soft.timers.first()
+    }
+
+    fn apply(hard: &mut Hard, _at: Offset, record: &Record) {
+        match record {
+            Record::Offset(key, Some(value)) => {
+                let name = match hard.groups.get_key_value(&*key.group) {
+                    Some((name, _)) => name.clone(),
+                    None => {
+                        let name: Rc<str> = key.group.as_str().into();
+                        hard.groups.insert(name.clone(), Group::Classic(None));
+                        name
+                    }
+                };
+                hard.offsets.put(&name, &key.topic, key.partition, value);
+            }
+            Record::Offset(key, None) => {
+                hard.offsets.remove(&key.group, &key.topic, key.partition);
+            }
+            Record::Classic(name, Some(value)) => {
+                let group = Group::Classic(Some(value.clone()));
+                match hard.groups.get_mut(&**name) {
+                    Some(there) => *there = group,
+                    None => _ = hard.groups.insert(name.as_str().into(), group),
+                }
+            }
+            Record::Classic(name, None) if hard.offsets.has_group(name) => {
+                // Somebody else's log: we forget the offsets first.
+                hard.groups.insert(name.as_str().into(), Group::Classic(None));
+            }
+            Record::Classic(name, None) => _ = hard.groups.remove(&**name),
+            Record::Unknown(_) => {}
+        }
+    }
+}
+
+impl Soft {
+    /// Lets a life go that is over.
+    fn tidy(&mut self, name: &str) {
+        if self.live.get(name).is_some_and(Live::is_over) {
+            self.live.remove(name);
+            self.timers.unset(&Alarm::Join(name.into()));
+            self.timers.unset(&Alarm::Sync(name.into()));
+        }
+    }
+}
+
+fn desk<'a>(
+    seen: Seen<'a, Groups>,
+    group: Rc<str>,
+    timers: &'a mut Timers,
+    out: &'a mut Outcome<Groups>,
+) -> Desk<'a> {
+    Desk { config: seen.config, at: seen.at, group, timers, out }
+}
+
+fn check_name(group: &str) -> Result<(), GroupFault> {
+    (!group.is_empty()).then_some(()).ok_or(GroupFault::InvalidGroupId)
+}
+
+/// Whether a join can be looked at: its names fit into the log, and its session into the bounds.
+fn check_join(seen: Seen<'_, Groups>, join: &Join) -> Result<(), GroupFault> {
+    check_name(&join.group)?;
+    let millis = |limit: std::time::Duration| i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
+    let bounds = millis(seen.config.session_min)..=millis(seen.config.session_max);
+    if !bounds.contains(&join.session_ms.into()) {
+        return Err(GroupFault::InvalidSessionTimeout);
+    }
+    let names =
+        [&join.group, &join.member, &join.client_id, &join.client_host, &join.protocol_type];
+    let protocols = join.protocols.iter().map(|protocol| &protocol.name);
+    let mut all = names.into_iter().chain(&join.instance).chain(protocols);
+    match all.any(|name| name.len() > NAME_BYTES_MAX) {
+        true => Err(GroupFault::InvalidRequest),
+        false => Ok(()),
+    }
+}
+
+fn decide_join(
+    seen: Seen<'_, Groups>,
+    soft: &mut Soft,
+    from: Token,
+    join: Join,
+    out: &mut Outcome<Groups>,
+) {
+    let is_there =
+        seen.hard.groups.contains_key(&*join.group) || soft.live.contains_key(&*join.group);
+    let checked = check_join(seen, &join).and_then(|()| match is_there || join.member.is_empty() {
+        true => Ok(()),
+        false => Err(GroupFault::UnknownMemberId),
+    });
+    if let Err(why) = checked {
+        return out
+            .reply(from, Reply::Joined(Joined { member: join.member, generation: Err(why) }));
+    }
+    let name: Rc<str> = join.group.as_str().into();
+    let live = soft.live.entry(name.clone()).or_insert_with(|| match seen.hard.groups.get(&name) {
+        Some(Group::Classic(Some(value))) => Live::from_value(value),
+        Some(Group::Classic(None)) | None => Live::new(seen.at.wall),
+    });
+    let mut desk = desk(seen, name.clone(), &mut soft.timers, out);
+    live.join(&mut desk, from, join);
+    if !is_there && !live.is_over() && desk.out.records.is_empty() {
+        // It is there from now on, for those who list groups, too.
+        desk.remember(Live::new(seen.at.wall).to_value());
+    }
+    soft.tidy(&name);
+}
+
+fn decide_sync(
+    seen: Seen<'_, Groups>,
+    soft: &mut Soft,
+    from: Token,
+    sync: Sync,
+    out: &mut Outcome<Groups>,
+) {
+    let name: Rc<str> = sync.group.as_str().into();
+    let found = check_name(&name)
+        .and_then(|()| soft.live.get_mut(&name).ok_or(GroupFault::UnknownMemberId));
+    match found {
+        Ok(live) => {
+            live.sync(&mut desk(seen, name.clone(), &mut soft.timers, out), from, sync);
+            soft.tidy(&name);
+        }
+        Err(why) => out.reply(from, Reply::Synced(Err(why))),
+    }
+}
+
+fn decide_heartbeat(
+    seen: Seen<'_, Groups>,
+    soft: &mut Soft,
+    from: Token,
+    beat: &Heartbeat,
+    out: &mut Outcome<Groups>,
+) {
+    let name: Rc<str> = beat.group.as_str().into();
+    let found = check_name(&name)
+        .and_then(|()| soft.live.get_mut(&name).ok_or(GroupFault::UnknownMemberId));
+    match found {
+        Ok(live) => live.heartbeat(&mut desk(seen, name, &mut soft.timers, out), from, beat),
+        Err(why) => out.reply(from, Reply::Heartbeat(Err(why))),
+    }
+}
+
+fn decide_leave(
+    seen: Seen<'_, Groups>,
+    soft: &mut Soft,
+    leave: Leave,
+    out: &mut Outcome<Groups>,
+) -> Result<Vec<Left>, GroupFault> {
+    check_name(&leave.group)?;
+    let name: Rc<str> = leave.group.as_str().into();
+    let Some(live) = soft.live.get_mut(&name) else {
+        let nobody = leave.members.into_iter().map(|leaver| Left {
+            member: leaver.member,
+            instance: leaver.instance,
+            fault: Some(GroupFault::UnknownMemberId),
+        });
+        return Ok(nobody.collect());
+    };
+    let left = live.leave(&mut desk(seen, name.clone(), &mut soft.timers, out), leave.members);
+    soft.tidy(&name);
+    Ok(left)
+}
+
+fn decide_delete(
+    seen: Seen<'_, Groups>,
+    soft: &mut Soft,
+    mut names: Vec<String>,
+    out: &mut Outcome<Groups>,
+) -> Vec<(String, Option<GroupFault>)> {
+    // Twice the same would be forgotten twice.
+    names.sort_unstable();
+    names.dedup();
+    let delete = |name: String| {
+        let fault = describe::delete(seen.hard, soft, &name, &mut out.records).err();
+        (name, fault)
+    };
+    names.into_iter().map(delete).collect()
+}
