@@ -22,6 +22,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::batch::{Header, Producer, Sequence};
+use crate::compaction::filter::LastWritten;
 use crate::ids::{Offset, ProducerEpoch, ProducerId};
 use crate::time::Timestamp;
 
@@ -334,6 +335,14 @@ impl Producers {
     /// their next batch still has to follow.
     pub fn delete_before(&mut self, start: Offset) {
         self.end = self.end.max(start);
+    }
+
+    /// What each of them wrote last, by producer id: where their sequences stand.
+    pub fn last_written(&self) -> impl Iterator<Item = (ProducerId, LastWritten)> {
+        self.entries.iter().map(|(&id, entry)| {
+            let offset = entry.window.last().map(Written::last_offset);
+            (id, LastWritten { epoch: entry.epoch, offset })
+        })
     }
 
     /// What DescribeProducers shows, by producer id.

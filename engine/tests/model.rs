@@ -6,6 +6,8 @@
 
 #[path = "model/batches.rs"]
 mod batches;
+#[path = "model/compacted.rs"]
+mod compacted;
 #[path = "model/compare.rs"]
 mod compare;
 #[path = "model/replica.rs"]
@@ -152,6 +154,7 @@ impl World {
             zeros: self.random.chance(1, 8),
             producer: None,
             time: self.env.wall().0 - self.random.below(3_000) as i64,
+            keys: 0,
         }
     }
 

@@ -280,6 +280,7 @@ impl<E: Env> Inner<E> {
             first_timestamp: cut.first_timestamp.map(|at| at.0),
             epochs: pairs(&epochs),
             cut: true,
+            cleaned: now.cleaned.min(end.value()),
             producers: producers.snapshot(),
             ..now
         };
@@ -295,6 +296,7 @@ impl<E: Env> Inner<E> {
         let gone = self.install(mark.segment, kept, tail, |state| {
             (state.epochs, state.producers) = (epochs, producers);
             state.end = end;
+            state.cleaned = state.cleaned.min(end);
         })?;
         let removed = async {
             self.remove_indexes(&gone).await?;
@@ -322,6 +324,7 @@ impl<E: Env> Inner<E> {
             first_timestamp: None,
             epochs: Vec::new(),
             cut: true,
+            cleaned: 0,
             producers: Producers::new(limits, first.base).snapshot(),
             ..now
         };
@@ -329,6 +332,7 @@ impl<E: Env> Inner<E> {
             log_start: offset.value(),
             segment: offset.value(),
             offset: offset.value(),
+            cleaned: offset.value(),
             producers: Producers::new(limits, offset).snapshot(),
             ..emptying.clone()
         };
@@ -338,6 +342,7 @@ impl<E: Env> Inner<E> {
         let tail = self.tail_at(Mark { segment: offset, pos: 0, carry: Vec::new() });
         let gone = self.install(Offset::ZERO, segment.clone(), tail, |state| {
             (state.start, state.end) = (offset, offset);
+            state.cleaned = offset;
             state.epochs = Epochs::default();
             state.producers = Producers::new(limits, offset);
         })?;

@@ -82,7 +82,7 @@ pub fn rot(seed: u64, mutant: Option<Mutant>) -> Kept {
         match (open(&env, &world.config, &world.shared()).await, &hit) {
             (Ok((log, _)), None) => {
                 let mut promise = world.promise.take();
-                promise.check(&log, least_end).await?;
+                promise.check(&log, least_end, env.wall().0).await?;
                 each_batch(&log, &promise, None).await
             }
             (Ok((log, _)), Some(hit)) => {
@@ -313,7 +313,7 @@ impl World {
         let env = self.node.env();
         let checked = self.node.run(async {
             match open(&env, &self.config, &self.shared()).await {
-                Ok((log, _)) => self.promise.take().check(&log, least_end).await,
+                Ok((log, _)) => self.promise.take().check(&log, least_end, env.wall().0).await,
                 Err(error) => broken(Invariant::OpensAfterACrash, error.to_string()),
             }
         });
@@ -324,7 +324,7 @@ impl World {
     async fn check_served(&self, life: &Life) -> Kept {
         let written = life.log.written().value();
         let promise = self.promise.take();
-        let kept = promise.check_content(&life.log).await;
+        let kept = promise.check_content(&life.log, life.env.wall().0).await;
         let mut now = self.promise.borrow_mut();
         // Nothing was appended meanwhile: this task does that.
         *now = promise;
