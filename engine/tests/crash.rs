@@ -136,7 +136,7 @@ fn every_crash_leaves_what_was_promised() {
 
 #[test]
 fn every_crash_of_a_compacted_log_leaves_what_was_promised() {
-    let seeds = number("CRASH_SEEDS", 2_000) / 4;
+    let seeds = number("CRASH_SEEDS", 2_000) / 8;
     let cuts = each_seed(seeds, |seed| crash_each(seed, &|seed| World::compacting(seed, None)));
     println!("{cuts} crashes of {seeds} compacted lives");
     assert!(cuts > seeds * 20, "{cuts} boundaries: the lives are too short");

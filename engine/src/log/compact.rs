@@ -189,17 +189,29 @@ impl<E: Env> Inner<E> {
         Ok(segment.first_timestamp.get())
     }
 
-    fn is_out_of_space(&self, error: io::Error) -> CompactError {
+    /// What an error of the device means for the round, and for the log.
+    fn why(&self, error: io::Error) -> CompactError {
+        if is_full(&error) {
+            return CompactError::NoSpace;
+        }
+        if !super::writer::is_out_of_descriptors(&error) {
+            self.fail("compacting", &error);
+        }
+        CompactError::Device(error)
+    }
+
+    /// What failed has been judged where it did; or what was to be stored was given up.
+    fn why_no_checkpoint(&self, error: io::Error) -> CompactError {
         match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => CompactError::NoSpace,
-            _ => {
-                if !super::writer::is_out_of_descriptors(&error) {
-                    self.fail("compacting", &error);
-                }
-                CompactError::Device(error)
-            }
+            _ if is_full(&error) => CompactError::NoSpace,
+            io::ErrorKind::Other if !self.shared.disk.has_failed() => CompactError::Interrupted,
+            _ => CompactError::Device(error),
         }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl<E: Env> Round<'_, E> {
@@ -223,9 +235,8 @@ impl<E: Env> Round<'_, E> {
         let retention = self.config.delete_retention_ms;
         let mut filter = Filter::new(&map, self.now, retention, self.producers()).hasty(hasty);
         let segment_bytes = self.config.segment_bytes.min(SEGMENT_BYTES_MAX);
-        // What failed has been judged where it did.
         let admitted = self.log.admit_holes_below(map.known_to()).await;
-        admitted.map_err(CompactError::Device)?;
+        admitted.map_err(|error| self.log.why_no_checkpoint(error))?;
         for group in groups(&self.extents, map.known_to(), segment_bytes) {
             let end = group.end;
             self.rewrite(group, &mut filter, &mut cleaner.scratch).await?;
@@ -287,7 +298,7 @@ impl<E: Env> Round<'_, E> {
         let file = Anew { base, end, whole: false };
         let (log, interval) = (self.log, self.config.index_interval_bytes);
         let output = Output::create(&log.env, &log.dir, file, interval).await;
-        let mut output = output.map_err(|error| log.is_out_of_space(error))?;
+        let mut output = output.map_err(|error| log.why(error))?;
         let changed = match self.copy(group.clone(), &mut output, filter, scratch).await {
             Ok(changed) => changed,
             Err(error) => {
@@ -298,10 +309,10 @@ impl<E: Env> Round<'_, E> {
         };
         self.done.written_bytes += output.bytes();
         if !changed && group.len() == 1 {
-            return output.abandon().await.map_err(|error| log.is_out_of_space(error));
+            return output.abandon().await.map_err(|error| log.why(error));
         }
         let sync = !log.shared.bounds.has(Mutant::SwapUnsynced);
-        let new = output.finish(sync).await.map_err(|error| log.is_out_of_space(error))?;
+        let new = output.finish(sync).await.map_err(|error| log.why(error))?;
         let old = self.segments[group].to_vec();
         self.done.replaced += old.len();
         match log.swap(old, new.clone(), file).await {
@@ -310,7 +321,7 @@ impl<E: Env> Round<'_, E> {
                 let _ = log.env.remove(&file.path(&log.dir)).await;
                 return Err(CompactError::Interrupted);
             }
-            Err(error) => return Err(log.is_out_of_space(error)),
+            Err(error) => return Err(log.why(error)),
         }
         if let Err(error) = log.save_index(&new, new.size.get()).await {
             tracing::debug!(dir = %log.dir.display(), %error, "the index was not saved");
@@ -339,7 +350,7 @@ impl<E: Env> Round<'_, E> {
                 let fate = filter.judge(&found.batch(), Place { is_last }, scratch)?;
                 changed |= !matches!(fate, Fate::Whole);
                 let written = write(output, &found, fate).await;
-                written.map_err(|error| self.log.is_out_of_space(error))?;
+                written.map_err(|error| self.log.why(error))?;
                 self.take_turn().await?;
             }
         }

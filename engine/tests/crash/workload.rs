@@ -105,7 +105,7 @@ impl World {
             segment_bytes: random.between(400, 3_000),
             delete_retention_ms: [0, 0, random.below(20), 1 << 40][random.below(4) as usize],
             min_dirty_ppm: [0, 0, 300_000][random.below(3) as usize],
-            index_interval_bytes: random.between(50, 1_000) as u32,
+            index_interval_bytes: random.between(50, 300) as u32,
             ..world.config
         };
         world.steps = 24;
