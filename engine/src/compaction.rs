@@ -21,8 +21,8 @@
 //!
 //! **Offsets** are kept; there are holes between batches and inside of them. The last batch of
 //! every segment stays, empty if need be, so that each segment still ends where the next one
-//! begins: a missing file is told from a hole. The last batch of each producer stays likewise,
-//! because its sequence has to be known when producers are read back.
+//! begins: a missing file is told from a hole. The last batch of each producer stays likewise
+//! ([`filter::LastWritten`]), because its sequence has to be known when producers are read back.
 //!
 //! **Transactions** are not built yet. Their records are not taken into the map, because one that
 //! will turn out to be aborted must not push out another; they go when a record outside of one

@@ -204,6 +204,11 @@ impl Producers {
         self.entries.len()
     }
 
+    /// Whether this one is remembered.
+    pub fn knows(&self, id: ProducerId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -337,11 +342,16 @@ impl Producers {
         self.end = self.end.max(start);
     }
 
-    /// What each of them wrote last, by producer id: where their sequences stand.
-    pub fn last_written(&self) -> impl Iterator<Item = (ProducerId, LastWritten)> {
-        self.entries.iter().map(|(&id, entry)| {
-            let offset = entry.window.last().map(Written::last_offset);
-            (id, LastWritten { epoch: entry.epoch, offset })
+    /// What each of them wrote last below `end`, as far as it is remembered, by producer id.
+    pub fn last_below(&self, end: Offset) -> impl Iterator<Item = (ProducerId, LastWritten)> {
+        self.entries.iter().map(move |(&id, entry)| {
+            let below = entry.window.iter().rfind(|batch| batch.last_offset() < end);
+            let last = match (below, entry.window.last()) {
+                (Some(batch), _) => LastWritten::Ends(batch.last_offset()),
+                (None, Some(_)) => LastWritten::Unknown,
+                (None, None) => LastWritten::Markers(entry.epoch),
+            };
+            (id, last)
         })
     }
 

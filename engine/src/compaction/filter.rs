@@ -10,13 +10,18 @@ use crate::time::Timestamp;
 /// Most bytes that one batch may decompress to while it is compacted.
 pub const DECOMPRESSED_BYTES_MAX: u64 = 256 << 20;
 
-/// What a producer wrote last, as the partition remembers it.
+/// Which batch of a producer that the partition remembers has to stay, so that its sequence is
+/// known when producers are read back: the last one below the end of what is compacted, because
+/// what stands above that end may yet be truncated. (Kafka keeps the last one of all, and has
+/// snapshots of each segment's producers besides.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LastWritten {
-    /// Its newest incarnation.
-    pub epoch: ProducerEpoch,
-    /// Offset of its last record; none where this incarnation wrote markers only.
-    pub offset: Option<Offset>,
+pub enum LastWritten {
+    /// The one whose last offset this is.
+    Ends(Offset),
+    /// Control batches of this epoch: it wrote nothing else.
+    Markers(ProducerEpoch),
+    /// Somewhere below what is dirty: none goes.
+    Unknown,
 }
 
 /// Why a batch stays although none of its records does.
@@ -55,7 +60,7 @@ pub struct Filter<'m> {
 
 impl<'m> Filter<'m> {
     /// By what `map` knows, at the wall time `now`. `producers` are those that the partition
-    /// remembers, at or after the end of what is compacted.
+    /// remembers.
     pub fn new(
         map: &'m KeyMap,
         now: Timestamp,
@@ -105,14 +110,16 @@ impl<'m> Filter<'m> {
         }
     }
 
-    /// Whether its producer's last sequence stands in it, or, where that wrote markers only, its
-    /// epoch.
+    /// Whether its producer's last sequence stands in it, or its epoch.
     fn is_needed(&self, batch: &Batch<'_>) -> bool {
         let Some(producer) = batch.producer() else { return false };
-        let Some(last) = self.producers.get(&producer.id) else { return false };
-        match last.offset {
-            Some(offset) => batch.last_offset() == offset,
-            None => batch.attributes().is_control() && producer.epoch == last.epoch,
+        match self.producers.get(&producer.id) {
+            Some(LastWritten::Ends(offset)) => batch.last_offset() == *offset,
+            Some(LastWritten::Markers(epoch)) => {
+                batch.attributes().is_control() && producer.epoch == *epoch
+            }
+            Some(LastWritten::Unknown) => true,
+            None => false,
         }
     }
 

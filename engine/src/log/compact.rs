@@ -226,14 +226,15 @@ impl<E: Env> Round<'_, E> {
     ) -> Result<Compacted, CompactError> {
         let secret = [self.log.env.random(), self.log.env.random()];
         let mut map = KeyMap::new(cleaner.dedupe_bytes, secret, dirty.from);
-        self.fill(&mut map, dirty, &mut cleaner.scratch).await?;
+        let written = self.fill(&mut map, dirty, &mut cleaner.scratch).await?;
         if self.log.shared.bounds.has(Mutant::CleanUnknown) {
             map.knows(dirty.to);
         }
         (self.done.keys, self.done.cleaned) = (map.len(), map.known_to());
         let hasty = self.log.shared.bounds.has(Mutant::RemoveMarksEarly);
         let retention = self.config.delete_retention_ms;
-        let mut filter = Filter::new(&map, self.now, retention, self.producers()).hasty(hasty);
+        let producers = self.producers(map.known_to(), &written);
+        let mut filter = Filter::new(&map, self.now, retention, producers).hasty(hasty);
         let segment_bytes = self.config.segment_bytes.min(SEGMENT_BYTES_MAX);
         let admitted = self.log.admit_holes_below(map.known_to()).await;
         admitted.map_err(|error| self.log.why_no_checkpoint(error))?;
@@ -253,18 +254,31 @@ impl<E: Env> Round<'_, E> {
         Ok(self.done)
     }
 
-    /// What the producers wrote last. Their state as it is now is at or after what is compacted.
-    fn producers(&self) -> BTreeMap<ProducerId, LastWritten> {
-        self.log.state.borrow().producers.last_written().collect()
+    /// What the producers wrote last below `end`; `written` is the end of what they wrote in the
+    /// dirty part.
+    fn producers(
+        &self,
+        end: Offset,
+        written: &BTreeMap<ProducerId, Offset>,
+    ) -> BTreeMap<ProducerId, LastWritten> {
+        let state = self.log.state.borrow();
+        let known =
+            state.producers.last_below(end).map(|(id, last)| match (last, written.get(&id)) {
+                (LastWritten::Unknown, Some(&offset)) => (id, LastWritten::Ends(offset)),
+                (last, _) => (id, last),
+            });
+        known.collect()
     }
 
-    /// Reads the dirty part, until the map is full.
+    /// Reads the dirty part, until the map is full. Answers the last offset of each producer that
+    /// the log remembers, as far as the map knows everything.
     async fn fill(
         &self,
         map: &mut KeyMap,
         dirty: Survey,
         scratch: &mut Scratch,
-    ) -> Result<(), CompactError> {
+    ) -> Result<BTreeMap<ProducerId, Offset>, CompactError> {
+        let mut written = BTreeMap::new();
         for (segment, extent) in self.segments.iter().zip(&self.extents) {
             if extent.end <= dirty.from || extent.base >= dirty.to {
                 continue;
@@ -277,14 +291,21 @@ impl<E: Env> Round<'_, E> {
             while let Some(found) =
                 self.log.step(&mut walk).await.map_err(|error| self.judge(error))?
             {
-                if learn(map, &found.batch(), from, scratch)?.is_err() {
-                    return Ok(());
+                let batch = found.batch();
+                if learn(map, &batch, from, scratch)?.is_err() {
+                    return Ok(written);
+                }
+                let id = batch.producer().map(|producer| producer.id);
+                if let Some(id) = id.filter(|_| !batch.attributes().is_control())
+                    && self.log.state.borrow().producers.knows(id)
+                {
+                    written.insert(id, batch.last_offset());
                 }
                 self.take_turn().await?;
             }
             map.knows(extent.end);
         }
-        Ok(())
+        Ok(written)
     }
 
     /// Writes a group of segments anew, as one, and puts it in their place.

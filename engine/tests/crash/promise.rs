@@ -251,7 +251,9 @@ impl Promise {
                 // Everything was deleted, or what was left of it was truncated.
                 let knows = |id| log.with_producers(|all| all.active().any(|one| one.id.0 == id));
                 if self.producers.keys().any(|&id| knows(id)) {
-                    return;
+                    // They may have been read back from the files that are left.
+                    self.taking_back = None;
+                    return self.forget_windows(u64::MAX, start);
                 }
                 let (deleted, asked) = (self.deleted, self.delete_asked);
                 self.begin_at(end);

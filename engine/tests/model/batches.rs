@@ -89,7 +89,9 @@ impl Sent {
         let mut bytes = vec![0; self.bytes.len()];
         checked.copy_stamped(&mut bytes, Stamp { base_offset: base, leader_epoch: epoch });
         let base = base.value();
-        Stored { base, end: base + u64::from(self.records), epoch, bytes, sent: self.clone() }
+        let records = (base..).zip(self.times.iter().copied()).collect();
+        let end = base + u64::from(self.records);
+        Stored { base, end, epoch, bytes, records, sent: self.clone() }
     }
 }
 
@@ -100,6 +102,8 @@ pub struct Stored {
     pub end: u64,
     pub epoch: LeaderEpoch,
     pub bytes: Vec<u8>,
+    /// Offset and time of each record.
+    pub records: Vec<(u64, i64)>,
     pub sent: Sent,
 }
 

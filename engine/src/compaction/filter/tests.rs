@@ -134,15 +134,17 @@ fn a_batch_of_which_nothing_stays_goes_or_leaves_its_place() {
     assert_eq!(left(&mut filter(&map, NOW), &empty, true).unwrap(), empty);
     assert_eq!(left(&mut filter(&map, NOW), &empty, false), None);
 
-    let last = |offset| LastWritten { epoch: ProducerEpoch(3), offset };
-    for (offset, stays) in
-        [(Some(101), true), (Some(100), false), (Some(500), false), (None, false)]
+    use LastWritten::{Ends, Markers, Unknown};
+    let ends = |offset| Ends(Offset::new(offset));
+    let (epoch, unknown) = (Markers(ProducerEpoch(3)), Unknown);
+    for (last, stays) in
+        [(ends(101), true), (ends(100), false), (ends(500), false), (epoch, false), (unknown, true)]
     {
-        let producers = BTreeMap::from([(ProducerId(4), last(offset.map(Offset::new)))]);
+        let producers = BTreeMap::from([(ProducerId(4), last)]);
         let mut filter = Filter::new(&map, Timestamp(NOW), RETENTION, producers);
         let expected = stays.then(|| empty.clone());
-        assert_eq!(left(&mut filter, &old, false), expected, "{offset:?}");
-        assert_eq!(left(&mut filter, &empty, false), expected, "{offset:?}");
+        assert_eq!(left(&mut filter, &old, false), expected, "{last:?}");
+        assert_eq!(left(&mut filter, &empty, false), expected, "{last:?}");
     }
 }
 
@@ -246,7 +248,7 @@ fn a_transaction_pushes_nothing_out_and_its_marker_stays_for_as_long_as_its_data
     assert_eq!(left(&mut filter(&map, horizon - 1), &marked, false).unwrap(), marked);
     assert_eq!(left(&mut filter(&map, horizon), &marked, false), None);
     // Its producer wrote nothing since: the epoch has to be known.
-    let last = LastWritten { epoch: ProducerEpoch(3), offset: None };
+    let last = LastWritten::Markers(ProducerEpoch(3));
     let producers = BTreeMap::from([(ProducerId(4), last)]);
     let mut needed = Filter::new(&map, Timestamp(horizon), RETENTION, producers);
     let empty = left(&mut needed, &marked, false).unwrap();
