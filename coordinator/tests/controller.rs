@@ -236,7 +236,7 @@ fn overrides_are_set_deleted_appended_subtracted_and_replaced() {
     assert_eq!(c.alter("t", list("cleanup.policy", Edit::Append, "delete")), None);
     assert_eq!(now(&c), [pair("cleanup.policy", "delete"), pair("retention.ms", "1000")]);
     for refused in [
-        list("cleanup.policy", Edit::Append, "compact"),
+        list("cleanup.policy", Edit::Append, "keep"),
         list("cleanup.policy", Edit::Subtract, "delete"),
         list("retention.ms", Edit::Append, "1"),
         list("no.such.setting", Edit::Append, "1"),

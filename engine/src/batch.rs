@@ -28,12 +28,14 @@ use crate::time::Timestamp;
 mod build;
 mod check;
 mod compress;
+mod prune;
 mod read;
 mod records;
 
 pub use build::{BatchBuilder, BatchFull, Marker, NewRecord, RecordHeader};
 pub use check::{BatchError, Checked, Depth, Rules, TimestampRule, check, check_trusted};
 pub use compress::ZSTD_WINDOW_LOG_MAX;
+pub use prune::{Pruned, Scratch, empty_of};
 pub use read::{Record, RecordAt, RecordHeaders, Records};
 pub use records::RecordFault;
 
@@ -181,6 +183,12 @@ impl Header {
         Timestamp(self.max_timestamp.get())
     }
 
+    /// From when on compaction may remove the deletion marks in it (KIP-534); none where it has
+    /// not come across any yet. It stands where the base timestamp does.
+    pub fn delete_horizon(&self) -> Option<Timestamp> {
+        self.attributes().has_delete_horizon().then(|| self.base_timestamp())
+    }
+
     /// How many records are inside. Zero only in a log that was compacted.
     pub fn record_count(&self) -> u32 {
         self.record_count.get() as u32
@@ -223,6 +231,7 @@ impl Attributes {
     const LOG_APPEND_TIME: u16 = 0x08;
     const TRANSACTIONAL: u16 = 0x10;
     const CONTROL: u16 = 0x20;
+    const DELETE_HORIZON: u16 = 0x40;
     /// All bits that a client's batch may have a use for.
     const KNOWN: u16 = Self::CODEC | Self::LOG_APPEND_TIME | Self::TRANSACTIONAL | Self::CONTROL;
 
@@ -251,6 +260,11 @@ impl Attributes {
     /// Whether it holds markers of a coordinator instead of a client's records.
     pub fn is_control(self) -> bool {
         self.0 & Self::CONTROL != 0
+    }
+
+    /// Whether its base timestamp is the time from which on deletion marks may go (KIP-534).
+    pub fn has_delete_horizon(self) -> bool {
+        self.0 & Self::DELETE_HORIZON != 0
     }
 
     /// Bits without a meaning in a client's batch, the compaction horizon (0x40) among them.

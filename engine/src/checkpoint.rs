@@ -15,8 +15,8 @@ use crate::producers::ProducersSnapshot;
 
 /// "RBck": the first word of a slot.
 const MAGIC: u32 = 0x6b63_4252;
-/// 2 added `cut`.
-const VERSION: u32 = 2;
+/// 2 added `cut`, 3 `holes_below` and `cleaned`.
+const VERSION: u32 = 3;
 const HEAD_BYTES: usize = 16;
 /// The two files.
 const SLOTS: [&str; 2] = ["checkpoint.a", "checkpoint.b"];
@@ -52,6 +52,10 @@ pub struct Checkpoint {
     /// What stands behind `offset` was about to be cut off: it may be gone without being gone for
     /// good, so that recovery makes durable what it finds.
     pub cut: bool,
+    /// Below this offset batches may leave out offsets: compaction removed them.
+    pub holes_below: u64,
+    /// Below this offset there is one record of each key, and a key's deletion mark stands alone.
+    pub cleaned: u64,
     /// Producers at `offset`.
     pub producers: ProducersSnapshot,
 }
@@ -199,6 +203,8 @@ mod tests {
             first_timestamp: Some(-1),
             unsynced_bytes_max: Some(4096),
             cut: true,
+            holes_below: 40,
+            cleaned: 30,
             epochs: vec![(0, 0), (3, 40)],
             producers: ProducersSnapshot { end: 55, producers: Vec::new() },
         };

@@ -36,6 +36,12 @@ pub struct EngineLimits {
     /// Time between two looks for segments that retention may delete, in ms
     /// (`log.retention.check.interval.ms`).
     pub retention_check_ms: u64,
+    /// Memory of the map of keys while a log is compacted, in bytes; one log of a shard is, at a
+    /// time (`log.cleaner.dedupe.buffer.size`, which Kafka has for all of a broker).
+    pub dedupe_bytes: usize,
+    /// Time between two looks for logs that are worth compacting, in ms
+    /// (`log.cleaner.backoff.ms`).
+    pub compaction_check_ms: u64,
 }
 
 impl Default for EngineLimits {
@@ -48,6 +54,8 @@ impl Default for EngineLimits {
             producer_expiration_ms: 86_400_000,
             checkpoint_ms: 60_000,
             retention_check_ms: 300_000,
+            dedupe_bytes: 8 << 20,
+            compaction_check_ms: 15_000,
         }
     }
 }
@@ -79,6 +87,19 @@ pub struct LogConfig {
     pub timestamp_after_max_ms: u64,
     /// In-sync replicas that acks=all needs.
     pub min_insync_replicas: u32,
+    /// Of each key only the newest record stays (`cleanup.policy` has `compact`).
+    pub compacts: bool,
+    /// Old segments go by age and size (`cleanup.policy` has `delete`).
+    pub deletes: bool,
+    /// How long deletion marks stay after what they delete is gone, in ms.
+    pub delete_retention_ms: u64,
+    /// How old a record is at the least when it is compacted away, in ms.
+    pub min_compaction_lag_ms: u64,
+    /// How old a dirty record may get before compaction is due; `None`: without a limit.
+    pub max_compaction_lag_ms: Option<u64>,
+    /// Which part of a log is dirty before compaction is worth it, in millionths
+    /// (`min.cleanable.dirty.ratio`).
+    pub min_dirty_ppm: u32,
     /// [`EngineLimits::producers_max`].
     pub producers_max: usize,
     /// [`EngineLimits::producer_expiration_ms`].
@@ -86,6 +107,15 @@ pub struct LogConfig {
 }
 
 impl LogConfig {
+    /// How old a segment's first record gets before the next one is begun, in ms: so that it can
+    /// be compacted in time (KIP-354).
+    pub fn segment_ms_max(&self) -> u64 {
+        match self.max_compaction_lag_ms.filter(|_| self.compacts) {
+            Some(lag) => self.segment_ms.min(lag),
+            None => self.segment_ms,
+        }
+    }
+
     /// What bounds the producers that a partition remembers.
     pub fn producer_limits(&self) -> ProducerLimits {
         let expiration_ms = self.producer_expiration_ms;
@@ -104,7 +134,7 @@ impl LogConfig {
                 before_max_ms: self.timestamp_before_max_ms,
                 after_max_ms: self.timestamp_after_max_ms,
             },
-            keys_required: false,
+            keys_required: self.compacts,
         }
     }
 }
@@ -146,6 +176,8 @@ impl Kind {
 pub enum Valid {
     /// Whole numbers from the first to the second, both included.
     Range(i64, i64),
+    /// Fractions from 0 to 1; their numbers are their bits as floating-point numbers.
+    Fraction,
     /// These texts; their numbers are their positions.
     Only(&'static [&'static str]),
     /// Not built: only this text, which says what happens anyway.
@@ -227,7 +259,8 @@ impl fmt::Display for Valid {
         match self {
             Valid::Range(min, i64::MAX) => write!(f, "at least {min}"),
             Valid::Range(min, max) => write!(f, "from {min} to {max}"),
-            Valid::Only(texts) => write!(f, "one of {}", texts.join(", ")),
+            Valid::Fraction => write!(f, "from 0 to 1"),
+            Valid::Only(texts) => write!(f, "one of {}", texts.join(" | ")),
             Valid::Fixed([text]) => write!(f, "{text:?}"),
         }
     }
@@ -256,6 +289,11 @@ impl Setting {
                     _ => Err(ConfigError::Invalid { name, value, valid: self.valid }),
                 }
             }
+            Valid::Fraction => match text.parse::<f64>() {
+                Err(_) => Err(ConfigError::NotANumber { name, value }),
+                Ok(number) if (0.0..=1.0).contains(&number) => Ok(number.to_bits() as i64),
+                Ok(_) => Err(ConfigError::Invalid { name, value, valid: self.valid }),
+            },
             Valid::Only(texts) => match self.position(texts, text) {
                 Some(position) => Ok(position),
                 None => Err(ConfigError::Invalid { name, value, valid: self.valid }),
@@ -270,6 +308,8 @@ impl Setting {
     fn position(&self, texts: &[&str], text: &str) -> Option<i64> {
         let same = |known: &&str| match self.kind {
             Kind::Boolean => known.eq_ignore_ascii_case(text),
+            // White space around commas means nothing.
+            Kind::List => known.split(',').eq(text.split(',').map(str::trim)),
             _ => *known == text,
         };
         texts.iter().position(same).map(|position| position as i64)
@@ -278,6 +318,8 @@ impl Setting {
     fn text(&self, value: i64) -> String {
         let texts: &[&str] = match self.valid {
             Valid::Range(..) => return value.to_string(),
+            // As Java shows it: 1.0, not 1.
+            Valid::Fraction => return format!("{:?}", f64::from_bits(value as u64)),
             Valid::Only(texts) => texts,
             Valid::Fixed(texts) => texts,
         };
@@ -363,6 +405,8 @@ pub fn effective(topic: &LogOverrides, broker: &LogOverrides, limits: &EngineLim
     let int = |name: &str| u32::try_from(positive(name)).expect("the table has it as INT");
     let unless_negative = |name: &str| u64::try_from(number(name)).ok();
     let unless_max = |name: &str| Some(positive(name)).filter(|&value| value < i64::MAX as u64);
+    let cleanup_policy = setting("cleanup.policy").expect("a line of the table");
+    let cleanup_policy = cleanup_policy.text(number(cleanup_policy.name));
     LogConfig {
         segment_bytes: positive("segment.bytes"),
         segment_ms: positive("segment.ms"),
@@ -379,6 +423,15 @@ pub fn effective(topic: &LogOverrides, broker: &LogOverrides, limits: &EngineLim
         timestamp_before_max_ms: positive("message.timestamp.before.max.ms"),
         timestamp_after_max_ms: positive("message.timestamp.after.max.ms"),
         min_insync_replicas: int("min.insync.replicas"),
+        compacts: cleanup_policy.contains("compact"),
+        deletes: cleanup_policy.contains("delete"),
+        delete_retention_ms: positive("delete.retention.ms"),
+        min_compaction_lag_ms: positive("min.compaction.lag.ms"),
+        max_compaction_lag_ms: unless_max("max.compaction.lag.ms"),
+        min_dirty_ppm: {
+            let ratio = f64::from_bits(number("min.cleanable.dirty.ratio") as u64);
+            (ratio * 1e6).round() as u32
+        },
         producers_max: limits.producers_max,
         producer_expiration_ms: limits.producer_expiration_ms,
     }

@@ -1,7 +1,7 @@
 //! # engine: one log on one disk
 //!
-//! A partition log on one device. What this crate promises: offsets are contiguous; what
-//! [`log::Log::append`] returned can be read in that order; after a crash the log is a prefix of
+//! A partition log on one device. What this crate promises: offsets are contiguous (but for what
+//! compaction removed); what [`log::Log::append`] returned can be read in that order; after a crash the log is a prefix of
 //! what was appended, at least up to the last completed sync (power) or write (process); what was
 //! truncated stays away. What it must not know: topics' names, leaders, clients, sockets.
 //!
@@ -33,6 +33,7 @@
 //! * [`segment`]: one file of a log and its index, which is rebuilt and never trusted.
 //! * [`producers`]: idempotence. [`epochs`]: which leader wrote which part.
 //!   [`checkpoint`]: tiny facts that survive, in two slots.
+//! * [`compaction`]: of each key the newest record stays; what is decided there is pure.
 //! * [`cache`]: the memory of a shard's tails, as a budget.
 //! * [`config`]: settings with Kafka's names, from one table.
 //! * [`env`](mod@env): the seams. Everything that can be learnt from outside (clock, disk, chance)
@@ -48,6 +49,7 @@
 pub mod batch;
 pub mod cache;
 pub mod checkpoint;
+pub mod compaction;
 pub mod config;
 pub mod env;
 pub mod epochs;

@@ -15,7 +15,8 @@
 //! `syncs` (what is written becomes synced), [`replicated`] (what a leader wrote elsewhere),
 //! [`truncation`] (taking back the end), [`read`], [`time`] (lookups by timestamp), `cursor`
 //! (walking a file), [`recovery`] and `judge` (open after a crash), [`retention`], `checkpoints`
-//! (tiny facts that survive), [`mutant`] (bugs on purpose).
+//! (tiny facts that survive), [`compact`] (of each key the newest), `swap` (a new segment for old
+//! ones), `holes` (offsets that are missing rightly), [`mutant`] (bugs on purpose).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -36,6 +37,7 @@ use crate::segment::{SEGMENT_BYTES_MAX, Segment};
 use crate::time::{Instant, Timestamp};
 use crate::wait::{Closed, Gate, Watch};
 
+pub mod compact;
 pub mod mutant;
 pub mod read;
 pub mod recovery;
@@ -47,13 +49,16 @@ pub mod truncation;
 mod checkpoints;
 mod cursor;
 mod disk;
+mod holes;
 mod index_file;
 mod judge;
 mod prepare;
+mod swap;
 mod syncs;
 mod tail;
 mod writer;
 
+pub use compact::{Cleaner, CompactError, Compacted};
 pub use disk::Disk;
 pub use mutant::Mutant;
 pub use read::{Chunk, Limit, ReadError, Slice};
@@ -63,6 +68,7 @@ pub use time::Timed;
 pub use truncation::TruncateError;
 
 use checkpoints::CheckpointState;
+use holes::Holes;
 use tail::{Placed, Tail};
 
 /// How far an appended batch has come, and what it survives there.
@@ -157,6 +163,10 @@ pub(crate) struct State<E: Env> {
     pub tail: Tail<E>,
     pub epochs: Epochs,
     pub producers: Producers,
+    /// Where offsets may be missing.
+    pub holes: Holes,
+    /// It was compacted up to here: the first dirty offset.
+    pub cleaned: Offset,
     /// Replaced by new ones when appended batches are given up (no space) or truncated, so that
     /// nobody who waited for an old offset is woken by a new batch that has it.
     pub written: Watch,
@@ -180,7 +190,9 @@ pub(crate) struct State<E: Env> {
     pub replayed: Watch,
     /// Appends are refused: the end is being taken back.
     pub truncating: bool,
-    /// How often it has been: what was being read meanwhile may be gone.
+    /// Somebody compacts it.
+    pub compacting: bool,
+    /// How often it has been truncated: what was being read meanwhile may be gone.
     pub truncations: u64,
     /// How often the writer, a sync or a truncation has come to its end.
     pub rests: Watch,
@@ -464,8 +476,8 @@ impl<E: Env> State<E> {
         (start, end): (Offset, Offset),
         tail: Tail<E>,
         segments: VecDeque<Rc<Segment<E>>>,
-        epochs: Epochs,
-        producers: Producers,
+        (epochs, producers): (Epochs, Producers),
+        (holes, cleaned): (Holes, Offset),
     ) -> State<E> {
         State {
             config,
@@ -476,6 +488,8 @@ impl<E: Env> State<E> {
             tail,
             epochs,
             producers,
+            holes,
+            cleaned,
             written: Watch::new(end.value()),
             readable: Watch::new(end.value()),
             synced: Watch::new(end.value()),
@@ -489,6 +503,7 @@ impl<E: Env> State<E> {
             replaying: false,
             replayed: Watch::new(0),
             truncating: false,
+            compacting: false,
             truncations: 0,
             rests: Watch::new(0),
             counters: Counters::default(),
@@ -510,15 +525,15 @@ impl<E: Env> State<E> {
         if self.replaying { Err(AppendError::NoSpace) } else { Ok(()) }
     }
 
-    /// Copies a batch, whose offsets begin at the end, into the tail, stamped with `at`. `busy`:
+    /// Copies a batch, whose offsets begin at the end or after a hole, into the tail, stamped with `at`. `busy`:
     /// more are likely to share its block. Then [`Inner::on_placed`].
     fn place(&mut self, env: &E, batch: &Checked<'_>, at: Stamp, early: bool, busy: bool) {
         let now = env.wall();
-        if self.must_roll(batch, now) {
+        if self.must_roll(batch, at.base_offset, now) {
             self.roll();
         }
         let base = at.base_offset;
-        assert_eq!(base, self.end, "batches follow each other");
+        assert!(self.holes.admit(self.end, base), "batches follow each other");
         let last = base.plus(u64::from(batch.last_offset_delta()));
         let max_timestamp = batch.max_timestamp();
         let placed = Placed { base, last, at: 0, len: 0, max_timestamp };
@@ -562,7 +577,7 @@ impl<E: Env> State<E> {
     }
 
     /// Whether the batch belongs into a new segment (Kafka's `LogSegment.shouldRoll`).
-    fn must_roll(&self, batch: &Checked<'_>, now: Timestamp) -> bool {
+    fn must_roll(&self, batch: &Checked<'_>, base: Offset, now: Timestamp) -> bool {
         let active = self.segments.back().expect("a log has an active segment");
         let pos = self.tail.pos();
         if pos == 0 {
@@ -570,13 +585,13 @@ impl<E: Env> State<E> {
         }
         let len = batch.bytes().len() as u64;
         let full = pos + len > self.config.segment_bytes.min(SEGMENT_BYTES_MAX);
-        let last = self.end.plus(u64::from(batch.last_offset_delta()));
+        let last = base.plus(u64::from(batch.last_offset_delta()));
         let far = last.since(active.base) > i32::MAX as u64;
         let latest = if batch.max_timestamp().0 >= 0 { batch.max_timestamp() } else { now };
         let old = active
             .first_timestamp
             .get()
-            .is_some_and(|first| latest.millis_since(first) > self.config.segment_ms);
+            .is_some_and(|first| latest.millis_since(first) > self.config.segment_ms_max());
         full || far || old
     }
 

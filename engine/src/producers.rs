@@ -22,6 +22,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::batch::{Header, Producer, Sequence};
+use crate::compaction::filter::LastWritten;
 use crate::ids::{Offset, ProducerEpoch, ProducerId};
 use crate::time::Timestamp;
 
@@ -203,6 +204,11 @@ impl Producers {
         self.entries.len()
     }
 
+    /// Whether this one is remembered.
+    pub fn knows(&self, id: ProducerId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -334,6 +340,19 @@ impl Producers {
     /// their next batch still has to follow.
     pub fn delete_before(&mut self, start: Offset) {
         self.end = self.end.max(start);
+    }
+
+    /// What each of them wrote last below `end`, as far as it is remembered, by producer id.
+    pub fn last_below(&self, end: Offset) -> impl Iterator<Item = (ProducerId, LastWritten)> {
+        self.entries.iter().map(move |(&id, entry)| {
+            let below = entry.window.iter().rfind(|batch| batch.last_offset() < end);
+            let last = match (below, entry.window.last()) {
+                (Some(batch), _) => LastWritten::Ends(batch.last_offset()),
+                (None, Some(_)) => LastWritten::Unknown,
+                (None, None) => LastWritten::Markers(entry.epoch),
+            };
+            (id, last)
+        })
     }
 
     /// What DescribeProducers shows, by producer id.

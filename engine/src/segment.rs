@@ -48,6 +48,9 @@ pub(crate) struct Segment<E: Env> {
     pub first_timestamp: Cell<Option<Timestamp>>,
     /// Not part of the log any more: its file is being cut or removed under whoever reads it.
     pub gone: Cell<bool>,
+    /// Its file is being replaced, or was: it keeps the descriptor that it has, for those who still
+    /// read it, and has no saved index.
+    pub replaced: Cell<bool>,
     /// Used since the last round of housekeeping.
     pub touched: Cell<bool>,
 }
@@ -81,6 +84,7 @@ impl<E: Env> Segment<E> {
             latest: Cell::new((0, None)),
             first_timestamp: Cell::new(None),
             gone: Cell::new(false),
+            replaced: Cell::new(false),
             touched: Cell::new(false),
         })
     }
@@ -105,7 +109,7 @@ impl<E: Env> Segment<E> {
 
     /// Closes the file if nobody used it since the last call (readers in flight keep theirs).
     pub fn rest(&self) {
-        if !self.touched.replace(false) {
+        if !self.touched.replace(false) && !self.replaced.get() {
             *self.file.borrow_mut() = None;
             *self.index.borrow_mut() = None;
             self.indexed.set(0);
@@ -123,9 +127,43 @@ pub(crate) fn index_path(dir: &Path, base: Offset) -> PathBuf {
     dir.join(format!("{:020}.index", base.value()))
 }
 
+/// A file of segments that were compacted, which is to take the place of those that begin at or
+/// after `base` and end at or before `end`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Anew {
+    pub base: Offset,
+    pub end: Offset,
+    /// It is whole and durable, and what it replaces may be gone; otherwise it counts for nothing.
+    pub whole: bool,
+}
+
+impl Anew {
+    pub fn path(self, dir: &Path) -> PathBuf {
+        let suffix = if self.whole { "swap" } else { "cleaned" };
+        let (base, end) = (self.base.value(), self.end.value());
+        dir.join(format!("{base:020}-{end:020}.{suffix}"))
+    }
+
+    /// What a file name says, if it is such a name.
+    pub fn parse(name: &str) -> Option<Anew> {
+        let (stem, suffix) = name.split_once('.')?;
+        let whole = match suffix {
+            "swap" => true,
+            "cleaned" => false,
+            _ => return None,
+        };
+        let (base, end) = stem.split_once('-')?;
+        let (base, end) = (parse_offset(base)?, parse_offset(end)?);
+        Some(Anew { base, end, whole })
+    }
+}
+
 /// The base offset that a file name says, if it is the name of a segment's data file.
 pub(crate) fn parse_log_name(name: &str) -> Option<Offset> {
-    let digits = name.strip_suffix(".log")?;
+    parse_offset(name.strip_suffix(".log")?)
+}
+
+fn parse_offset(digits: &str) -> Option<Offset> {
     if digits.len() != 20 || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }

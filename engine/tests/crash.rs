@@ -8,6 +8,10 @@
 
 #[path = "model/batches.rs"]
 mod batches;
+#[path = "model/compacted.rs"]
+mod compacted;
+#[path = "crash/compaction.rs"]
+mod compaction;
 #[path = "crash/faults.rs"]
 mod faults;
 #[path = "crash/mutants.rs"]
@@ -31,24 +35,25 @@ use promise::{Invariant, Kept, broken, open};
 use seeds::{each_seed, number};
 use workload::World;
 
-/// Steps of the first life: as many as make some tens of write boundaries.
-const STEPS: u64 = 16;
+/// Makes the world of a seed.
+type Make<'a> = &'a dyn Fn(u64) -> World;
+
 /// Most crashes of one recovery.
 const RECOVERY_CRASHES_MAX: u64 = 10;
 
 /// Lives the life of a seed once without a crash; says where its boundaries are.
-fn boundaries(seed: u64, mutant: Option<Mutant>) -> Kept<Range<u64>> {
-    let world = World::new(seed, mutant);
+fn boundaries(seed: u64, make: Make<'_>) -> Kept<Range<u64>> {
+    let world = make(seed);
     let first = world.node.disk().steps();
-    world.live(STEPS)?;
+    world.live(world.steps)?;
     Ok(first..world.node.disk().steps())
 }
 
 /// Lives the life of a seed up to the cut, reopens, compares, goes on, and crashes again.
-fn crash(seed: u64, mutant: Option<Mutant>, cut: Cut) -> Kept {
-    let world = World::new(seed, mutant);
+fn crash(seed: u64, make: Make<'_>, cut: Cut) -> Kept {
+    let world = make(seed);
     world.node.disk().cut_at(cut);
-    if world.live(STEPS)? {
+    if world.live(world.steps)? {
         world.node.end(cut.end);
     }
     let random = Random::new(seed, Stream::Workload, 1_000 + cut.step);
@@ -86,7 +91,7 @@ fn reopen(world: &World, random: &Random, mut end: End) -> Kept<End> {
         };
         let life = world.life(&env, log, 2 + world.node.disk().steps());
         let mut promise = world.promise.take();
-        let kept = promise.check(&life.log, least_end).await;
+        let kept = promise.check(&life.log, least_end, env.wall().0).await;
         *world.promise.borrow_mut() = promise;
         kept?;
         for _ in 0..random.below(3) {
@@ -106,13 +111,17 @@ fn reopen(world: &World, random: &Random, mut end: End) -> Kept<End> {
 
 /// All cuts of one seed.
 fn crash_everywhere(seed: u64, mutant: Option<Mutant>) -> Result<u64, String> {
-    let steps = boundaries(seed, mutant).map_err(|broken| format!("without a crash: {broken}"))?;
+    crash_each(seed, &|seed| World::new(seed, mutant))
+}
+
+fn crash_each(seed: u64, make: Make<'_>) -> Result<u64, String> {
+    let steps = boundaries(seed, make).map_err(|broken| format!("without a crash: {broken}"))?;
     let random = Random::new(seed, Stream::Workload, 999);
     for step in steps.clone() {
         let side = if random.chance(1, 2) { Side::Before } else { Side::After };
         let end = if random.chance(1, 2) { End::Kill } else { End::PowerCut };
         let cut = Cut { step, side, end };
-        crash(seed, mutant, cut).map_err(|broken| format!("{cut:?}: {broken}"))?;
+        crash(seed, make, cut).map_err(|broken| format!("{cut:?}: {broken}"))?;
     }
     Ok(steps.end - steps.start)
 }
@@ -126,15 +135,28 @@ fn every_crash_leaves_what_was_promised() {
 }
 
 #[test]
+fn every_crash_of_a_compacted_log_leaves_what_was_promised() {
+    let seeds = number("CRASH_SEEDS", 2_000) / 8;
+    let cuts = each_seed(seeds, |seed| crash_each(seed, &|seed| World::compacting(seed, None)));
+    println!("{cuts} crashes of {seeds} compacted lives");
+    assert!(cuts > seeds * 20, "{cuts} boundaries: the lives are too short");
+}
+
+#[test]
 #[ignore = "for looking at one crash: CRASH_FIRST_SEED and CRASH_STEP"]
 fn one_crash() {
     let (seed, step) = (number("CRASH_FIRST_SEED", 0), number("CRASH_STEP", 0));
+    let compacts = number("CRASH_COMPACTS", 0) > 0;
+    let make: Make<'_> = match compacts {
+        true => &|seed| World::compacting(seed, None),
+        false => &|seed| World::new(seed, None),
+    };
     let random = Random::new(seed, Stream::Workload, 999);
-    for at in boundaries(seed, None).expect("it fails without a crash") {
+    for at in boundaries(seed, make).expect("it fails without a crash") {
         let side = if random.chance(1, 2) { Side::Before } else { Side::After };
         let end = if random.chance(1, 2) { End::Kill } else { End::PowerCut };
         if at == step {
-            crash(seed, None, Cut { step, side, end }).expect("a promise is broken");
+            crash(seed, make, Cut { step, side, end }).expect("a promise is broken");
         }
     }
 }

@@ -6,6 +6,10 @@
 
 #[path = "model/batches.rs"]
 mod batches;
+#[path = "model/compacted.rs"]
+mod compacted;
+#[path = "model/compaction.rs"]
+mod compaction;
 #[path = "model/compare.rs"]
 mod compare;
 #[path = "model/replica.rs"]
@@ -44,6 +48,16 @@ struct World {
     log: Log<SimEnv>,
     /// Everything that was ever appended and not truncated, deleted or not.
     batches: Vec<Stored>,
+    /// What compaction left of them.
+    visible: Vec<Stored>,
+    /// Distinct keys of its records; 0: they have none, and it is not compacted.
+    keys: u64,
+    /// Nothing at or above this offset was compacted.
+    compacted: u64,
+    /// Leaders leave out offsets, and the log expects that.
+    holes: bool,
+    /// Bytes that compaction removed.
+    shrunk: u64,
     /// Where it ends without any.
     origin: u64,
     start: u64,
@@ -71,6 +85,10 @@ fn random_config(random: &Random) -> LogConfig {
 
 impl World {
     async fn new(env: SimEnv, random: Random) -> World {
+        World::with_keys(env, random, 0).await
+    }
+
+    async fn with_keys(env: SimEnv, random: Random, keys: u64) -> World {
         let bounds = Bounds {
             block_bytes_max: random.between(1, 5) as usize * 8_192,
             unsynced_bytes_max: random.between(1, 20_000),
@@ -79,9 +97,12 @@ impl World {
             mutant: None,
         };
         let held = random.below(60_000) as usize;
+        // What is in memory stands there as it was before compaction.
+        let held = if keys == 0 { held } else { 0 };
         let shared =
             Shared { budget: BlockBudget::new(held, 20_000), disk: Disk::default(), bounds };
-        let config = random_config(&random);
+        let mut config = random_config(&random);
+        World::make_compacting(&mut config, keys, &random);
         let (log, recovered) =
             Log::open(&env, Path::new(DIR), identity(), Rc::new(config), &shared).await.unwrap();
         assert!(recovered.created && recovered.cut.is_none());
@@ -92,6 +113,11 @@ impl World {
             config,
             log,
             batches: Vec::new(),
+            visible: Vec::new(),
+            keys,
+            compacted: 0,
+            holes: false,
+            shrunk: 0,
             origin: 0,
             start: 0,
             epoch: LeaderEpoch(0),
@@ -106,9 +132,12 @@ impl World {
     }
 
     async fn step(&mut self) {
+        if self.keys > 0 && self.random.chance(1, 6) {
+            self.compact().await;
+        }
         match self.random.below(24) {
             0..7 => self.append(),
-            20..22 => self.append_replicated(),
+            20..22 => self.append_replicated().await,
             22 => self.truncate().await,
             23 if self.random.chance(1, 4) => self.restart().await,
             7 => self.append_again(),
@@ -152,6 +181,7 @@ impl World {
             zeros: self.random.chance(1, 8),
             producer: None,
             time: self.env.wall().0 - self.random.below(3_000) as i64,
+            keys: self.keys,
         }
     }
 
@@ -186,6 +216,7 @@ impl World {
         if let Some((id, _)) = stored.sent.producer {
             self.producers.entry(id).or_default().push(self.batches.len());
         }
+        self.visible.push(stored.clone());
         self.batches.push(stored);
     }
 
@@ -238,9 +269,10 @@ impl World {
         assert!(start <= durable);
         if start != self.start {
             assert!(by_size, "nothing else removes anything");
-            let whole = start == self.end() || self.batches.iter().any(|b| b.base == start);
+            let whole = start == self.end()
+                || self.batches.iter().any(|b| b.base == start || self.keys > 0 && b.end == start);
             assert!(whole, "whole segments go");
-            let kept = self.batches.iter().filter(|b| b.base >= start);
+            let kept = self.visible.iter().filter(|b| b.base >= start);
             assert!(kept.map(|b| b.bytes.len() as u64).sum::<u64>() >= bytes, "too much went");
         }
         self.start = start;
@@ -250,6 +282,7 @@ impl World {
 
     fn configure(&mut self) {
         self.config = random_config(&self.random);
+        World::make_compacting(&mut self.config, self.keys, &self.random);
         self.segment_bytes_max = self.segment_bytes_max.max(self.config.segment_bytes);
         self.log.configure(Rc::new(self.config));
         let required = self.log.required();
@@ -288,20 +321,23 @@ impl World {
                 // Space is reserved behind the last one.
                 None => continue,
             };
-            assert_eq!(held[0].0, base, "{path}");
+            // Its first batches may have been compacted away; its last one never is.
+            assert!(held[0].0 == base || self.keys > 0 && held[0].0 > base, "{path}");
+            let next = logs[at + 1].rsplit('/').next().unwrap().strip_suffix(".log").unwrap();
+            assert_eq!(held.last().unwrap().1, next.parse::<u64>().unwrap(), "{path}");
             let size = bytes.len() as u64;
             assert!(size <= self.segment_bytes_max || held.len() == 1, "{path} has {size} bytes");
         }
     }
 }
 
-fn run(seed: u64) {
+fn run(seed: u64, keys: u64) -> u64 {
     let sim = Sim::new(seed);
     let node = sim.node();
     let env = node.env();
     let random = sim.workload(0);
     node.run(async {
-        let mut world = World::new(env, random).await;
+        let mut world = World::with_keys(env, random, keys).await;
         for _ in 0..60 {
             world.step().await;
         }
@@ -311,16 +347,25 @@ fn run(seed: u64) {
         world.append();
         world.log.flush().await.unwrap();
         world.read_everything().await;
+        world.shrunk
     })
-    .expect("nobody ends the node");
+    .expect("nobody ends the node")
 }
 
 #[test]
 fn a_log_is_a_list_of_batches() {
     let first = number("MODEL_FIRST_SEED", 0);
     for seed in first..first + number("MODEL_SEEDS", 400) {
-        run(seed);
+        run(seed, 0);
     }
+}
+
+#[test]
+fn a_compacted_log_is_a_list_of_what_is_newest() {
+    let first = number("MODEL_FIRST_SEED", 0);
+    let seeds = number("MODEL_SEEDS", 400);
+    let shrunk: u64 = (first..first + seeds).map(|seed| run(seed, 8)).sum();
+    assert!(shrunk > seeds * 10_000, "{shrunk} bytes were removed");
 }
 
 #[test]
@@ -423,9 +468,10 @@ fn appends_wait_for_a_truncation_which_ends_even_if_nobody_waits() {
             assert_eq!(world.log.truncate_to(Offset::MAX).await.unwrap(), Offset::new(to));
             waits.await.expect_err("what was waited for is gone");
             world.batches.truncate(3);
+            world.visible.truncate(3);
             world.producers.clear();
             world.compare_ends();
-            world.append_replicated();
+            world.append_replicated().await;
             assert_eq!(written.value(), end, "the old watch says nothing new");
             world.log.written().reach(world.end()).await.unwrap();
             world.read_everything().await;

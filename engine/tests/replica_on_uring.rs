@@ -1,5 +1,6 @@
 //! A follower's log on the real device: the model and the crash test know it on the simulator only.
 
+#[allow(dead_code)] // other tests use the rest
 #[path = "model/batches.rs"]
 mod batches;
 
@@ -37,7 +38,7 @@ fn of_leader(epoch: i32, base: u64, count: u64) -> Vec<Stored> {
         let base = stored.last().map_or(base, |last| last.end);
         // Each batch of another producer: what goes is forgotten.
         let producer = Some((base as i64 * 10 + i64::from(epoch), 0));
-        let shape = Shape { records: 3, bytes, zeros: false, producer, time: 1_000 };
+        let shape = Shape { records: 3, bytes, zeros: false, producer, time: 1_000, keys: 0 };
         stored.push(Sent::new(shape, &random).stored(Offset::new(base), LeaderEpoch(epoch)));
     }
     stored

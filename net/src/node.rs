@@ -14,7 +14,7 @@ use coordinator::metadata::Metadata;
 use engine::cache::BlockBudget;
 use engine::env::Queue;
 use engine::ids::{TopicId, TopicPartition};
-use engine::log::{Disk, Shared};
+use engine::log::{Cleaner, CompactError, Disk, Shared};
 use engine::wait::Watch;
 use futures_lite::future;
 
@@ -124,6 +124,7 @@ pub async fn run_shard<E: NetEnv>(
     };
     env.spawn(Queue::Background, open_own(shard.clone()));
     env.spawn(Queue::Background, tend(shard.clone()));
+    env.spawn(Queue::Background, compact(shard.clone()));
     if shard.options().quorum.is_some() {
         env.spawn(Queue::Replication, replica::follower::run(shard.clone()));
         env.spawn(Queue::Replication, duties::carry_asks(shard.clone()));
@@ -358,6 +359,38 @@ async fn tend<E: NetEnv>(shard: Shard<E>) {
                 tracing::warn!(%id, %error, "the chores of a log were not done");
             }
             shard.env().turn().await;
+        }
+    }
+}
+
+/// The least time between two looks for something to compact.
+const COMPACT_EVERY_MIN: Duration = Duration::from_millis(10);
+
+/// Compacts the logs that are worth it, one round of one log after the other.
+async fn compact<E: NetEnv>(shard: Shard<E>) {
+    let every = shard.options().compact_every.max(COMPACT_EVERY_MIN);
+    let mut cleaner = Cleaner::new(shard.options().limits.dedupe_bytes);
+    let mut more = false;
+    loop {
+        let next = shard.env().now().after(if more { COMPACT_EVERY_MIN } else { every });
+        let stopping = async {
+            let _ = shard.0.stopping.reach(1).await;
+        };
+        future::or(stopping, shard.env().sleep_until(next)).await;
+        more = false;
+        for (id, partition) in shard.0.partitions.all() {
+            if shard.0.stopping.value() > 0 {
+                return;
+            }
+            match partition.compact(&mut cleaner).await {
+                Ok(done) => more |= done.is_some(),
+                Err(CompactError::Interrupted) => {}
+                Err(error) => tracing::warn!(%id, %error, "a log was not compacted"),
+            }
+            shard.env().turn().await;
+        }
+        if shard.0.stopping.value() > 0 {
+            return;
         }
     }
 }

@@ -69,6 +69,8 @@ pub struct Options {
     pub unwritten_bytes_max: usize,
     /// How often the logs are looked after.
     pub tend_every: Duration,
+    /// How often a log is looked for that is worth compacting.
+    pub compact_every: Duration,
     /// The cluster that the data directory belongs to.
     pub cluster: ClusterId,
     /// Its place in a cluster of several nodes; `None`: it is all of it.
@@ -117,6 +119,7 @@ impl Options {
             fetch_sessions_max: broker.fetch_sessions_max.div_ceil(shards),
             unwritten_bytes_max: UNWRITTEN_BYTES_MAX,
             tend_every: Duration::from_millis(broker.engine.checkpoint_ms),
+            compact_every: Duration::from_millis(broker.engine.compaction_check_ms),
             cluster,
             quorum: None,
             broker,

@@ -15,7 +15,8 @@ use engine::env::{Env, Queue};
 use engine::epochs::EpochEnd;
 use engine::ids::{BrokerId, LeaderEpoch, Offset};
 use engine::log::retention::DeleteError;
-use engine::log::{AppendError, Chunk, Limit, Log, ReadError, Timed};
+use engine::log::{AppendError, Chunk, Cleaner, CompactError, Compacted, Limit, Log};
+use engine::log::{ReadError, Timed};
 use engine::time::{Instant, Timestamp};
 use engine::wait::Watch;
 use futures_lite::future;
@@ -329,6 +330,12 @@ impl<E: Env> Partition<E> {
     /// The chores of the log.
     pub async fn tend(&self) -> Result<(), ReadError> {
         self.0.log.tend(self.high_watermark()).await
+    }
+
+    /// Compacts the log, if its settings say so and it is worth it: below the high watermark,
+    /// whoever leads.
+    pub async fn compact(&self, cleaner: &mut Cleaner) -> Result<Option<Compacted>, CompactError> {
+        self.0.log.compact(cleaner, self.high_watermark()).await
     }
 
     /// Ends it at once, without waiting for anything: the topic was deleted. Whoever waits is told.

@@ -215,7 +215,7 @@ impl BatchBuilder {
     }
 }
 
-fn put_varlong(out: &mut Vec<u8>, value: i64) {
+pub(super) fn put_varlong(out: &mut Vec<u8>, value: i64) {
     let mut rest = ((value << 1) ^ (value >> 63)) as u64;
     while rest > 0x7f {
         out.push(rest as u8 | 0x80);

@@ -157,6 +157,15 @@ impl<'a> Batch<'a> {
 }
 
 impl<'a> Records<'a> {
+    /// The next record, and all of its bytes: its length first.
+    pub(super) fn next_with_bytes(
+        &mut self,
+    ) -> Option<Result<(Record<'a>, &'a [u8]), RecordFault>> {
+        let before = self.cursor.rest();
+        let record = self.next()?;
+        Some(record.map(|record| (record, &before[..before.len() - self.cursor.rest().len()])))
+    }
+
     fn read(&mut self) -> Result<Record<'a>, RecordFault> {
         let length = self.cursor.varint()?;
         let length = usize::try_from(length).map_err(|_| RecordFault::Negative)?;

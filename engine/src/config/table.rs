@@ -1,6 +1,6 @@
 //! The table of topic settings: every one of Kafka 4.3, in the order of its name.
 
-use super::Valid::{Fixed, Only, Range};
+use super::Valid::{Fixed, Fraction, Only, Range};
 use super::{HOUR, INT_MAX, Kind, MAX, MINUTE, Setting, same, times};
 
 macro_rules! settings {
@@ -31,8 +31,10 @@ macro_rules! settings {
 }
 
 settings! {
-    /// What happens to old segments. Only deletion is built, not compaction.
-    cleanup_policy: "cleanup.policy", List, "delete", Fixed(&["delete"]),
+    /// What happens to old records: whole segments are deleted by age and size, or of each key
+    /// only the newest record stays, or both.
+    cleanup_policy: "cleanup.policy", List, "delete",
+        Only(&["delete", "compact", "compact,delete", "delete,compact"]),
         [same("log.cleanup.policy")];
     /// Unused: the broker never compresses what producers send.
     compression_gzip_level: "compression.gzip.level", Int, "-1", Fixed(&["-1"]),
@@ -46,8 +48,9 @@ settings! {
     /// Unused: the broker never compresses what producers send.
     compression_zstd_level: "compression.zstd.level", Int, "3", Fixed(&["3"]),
         [same("compression.zstd.level")];
-    /// Unused without compaction: how long deletion marks stay.
-    delete_retention_ms: "delete.retention.ms", Long, "86400000", Fixed(&["86400000"]),
+    /// How long, in milliseconds, the mark of a deleted key stays in a compacted log after
+    /// what it deletes is gone: whoever reads all of the log in less time misses no deletion.
+    delete_retention_ms: "delete.retention.ms", Long, "86400000", Range(0, MAX),
         [same("log.cleaner.delete.retention.ms")];
     /// Unused: segments are deleted at once, and whoever still reads one holds it open.
     file_delete_delay_ms: "file.delete.delay.ms", Long, "60000", Fixed(&["60000"]),
@@ -72,9 +75,9 @@ settings! {
     /// Unused without tiered storage.
     local_retention_ms: "local.retention.ms", Long, "-2", Fixed(&["-2"]),
         [same("log.local.retention.ms")];
-    /// Unused without compaction.
+    /// How long, in milliseconds, a record may at most wait for compaction.
     max_compaction_lag_ms: "max.compaction.lag.ms", Long, "9223372036854775807",
-        Fixed(&["9223372036854775807"]), [same("log.cleaner.max.compaction.lag.ms")];
+        Range(1, MAX), [same("log.cleaner.max.compaction.lag.ms")];
     /// The largest batch, in bytes, as its producer sends it (compressed, if it is).
     max_message_bytes: "max.message.bytes", Int, "1048588", Range(0, INT_MAX),
         [same("message.max.bytes")];
@@ -88,11 +91,11 @@ settings! {
     /// of their append (LogAppendTime).
     timestamp_type: "message.timestamp.type", String, "CreateTime",
         Only(&["CreateTime", "LogAppendTime"]), [same("log.message.timestamp.type")];
-    /// Unused without compaction.
-    min_cleanable_dirty_ratio: "min.cleanable.dirty.ratio", Double, "0.5", Fixed(&["0.5"]),
+    /// Which part of a log must not have been compacted yet for compaction to be worth it.
+    min_cleanable_dirty_ratio: "min.cleanable.dirty.ratio", Double, "0.5", Fraction,
         [same("log.cleaner.min.cleanable.ratio")];
-    /// Unused without compaction.
-    min_compaction_lag_ms: "min.compaction.lag.ms", Long, "0", Fixed(&["0"]),
+    /// How long, in milliseconds, a record is left alone by compaction at the least.
+    min_compaction_lag_ms: "min.compaction.lag.ms", Long, "0", Range(0, MAX),
         [same("log.cleaner.min.compaction.lag.ms")];
     /// How many replicas must be in sync for a produce request with acks=all to be taken.
     min_insync_replicas: "min.insync.replicas", Int, "1", Range(1, INT_MAX),

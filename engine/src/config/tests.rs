@@ -51,6 +51,12 @@ fn the_defaults_are_kafkas_but_for_syncing() {
         timestamp_before_max_ms: i64::MAX as u64,
         timestamp_after_max_ms: 3_600_000,
         min_insync_replicas: 1,
+        compacts: false,
+        deletes: true,
+        delete_retention_ms: 86_400_000,
+        min_compaction_lag_ms: 0,
+        max_compaction_lag_ms: None,
+        min_dirty_ppm: 500_000,
         producers_max: 10_000,
         producer_expiration_ms: 86_400_000,
     };
@@ -109,13 +115,47 @@ fn values_at_their_bounds() {
 }
 
 #[test]
+fn what_compaction_is_told() {
+    for (text, compacts, deletes) in [
+        ("delete", false, true),
+        ("compact", true, false),
+        ("compact,delete", true, true),
+        (" delete , compact ", true, true),
+    ] {
+        let config = log(&set("cleanup.policy", text));
+        assert_eq!((config.compacts, config.deletes), (compacts, deletes), "{text}");
+        let rules = config.rules(&EngineLimits::default(), Timestamp(0));
+        assert_eq!(rules.keys_required, compacts, "{text}");
+    }
+    for (text, shown, ppm) in
+        [("0", "0.0", 0), ("0.123", "0.123", 123_000), ("1", "1.0", 1_000_000)]
+    {
+        let overrides = set("min.cleanable.dirty.ratio", text);
+        assert_eq!(overrides.text("min.cleanable.dirty.ratio").as_deref(), Some(shown));
+        assert_eq!(log(&overrides).min_dirty_ppm, ppm);
+    }
+    for text in ["", "half", "NaN", "-0.1", "1.1"] {
+        parse("min.cleanable.dirty.ratio", text).unwrap_err();
+    }
+    let mut lag = set("max.compaction.lag.ms", "1000");
+    assert_eq!(log(&lag).segment_ms_max(), 604_800_000, "not compacted");
+    lag.apply(parse("cleanup.policy", "compact").unwrap());
+    assert_eq!(log(&lag).segment_ms_max(), 1_000);
+    parse("max.compaction.lag.ms", "0").unwrap_err();
+}
+
+#[test]
 fn what_is_refused_says_so_in_a_sentence() {
     let refused = |name, text| parse(name, text).unwrap_err().to_string();
     assert_eq!(refused("retention.days", "1"), "Unknown topic config name: retention.days");
     assert_eq!(
-        refused("cleanup.policy", "compact"),
-        "Invalid value compact for configuration cleanup.policy: \
-         this broker supports only \"delete\""
+        refused("cleanup.policy", "compact,compact"),
+        "Invalid value compact,compact for configuration cleanup.policy: \
+         must be one of delete | compact | compact,delete | delete,compact"
+    );
+    assert_eq!(
+        refused("min.cleanable.dirty.ratio", "1.01"),
+        "Invalid value 1.01 for configuration min.cleanable.dirty.ratio: must be from 0 to 1"
     );
     assert_eq!(
         refused("compression.type", "zstd"),

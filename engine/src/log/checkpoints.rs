@@ -91,6 +91,11 @@ impl<E: Env> Inner<E> {
             state.epochs.delete_before(start);
             state.producers.delete_before(start);
         }
+        self.write_both(turn).await
+    }
+
+    /// Writes a checkpoint to both slots, so that damage to one brings nothing back.
+    pub(super) async fn write_both(&self, turn: &Turn<'_, E>) -> io::Result<()> {
         self.write_checkpoint(turn).await?;
         self.write_checkpoint(turn).await
     }
@@ -192,6 +197,8 @@ impl<E: Env> Inner<E> {
             epochs: entries.map(|entry| (entry.epoch.0, entry.start.value())).collect(),
             unsynced_bytes_max: (state.required() == Durability::Synced).then_some(ahead),
             cut: false,
+            holes_below: state.holes.below.value(),
+            cleaned: state.cleaned.value(),
             producers: state.producers.snapshot(),
         };
         (checkpoint, state.synced.clone(), state.written.clone())

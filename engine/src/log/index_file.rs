@@ -14,6 +14,7 @@ impl<E: Env> Inner<E> {
     /// Writes the segment's index beside it, as far as the first `synced` bytes go, if it is known.
     pub(super) async fn save_index(&self, segment: &Segment<E>, synced: u64) -> io::Result<()> {
         let index = match &*segment.index.borrow() {
+            _ if segment.replaced.get() => None,
             Some(index) => index.save(segment.base, synced),
             None => None,
         };
@@ -29,6 +30,9 @@ impl<E: Env> Inner<E> {
     }
 
     async fn load_index(&self, segment: &Segment<E>) -> Option<Index> {
+        if segment.replaced.get() {
+            return None;
+        }
         let file = self.env.open(&index_path(&self.dir, segment.base), Open::Read).await.ok()?;
         let len = usize::try_from(file.len().await.ok()?).ok()?;
         let bytes = file.read_at(0, len).await.ok()?;

@@ -23,6 +23,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::cursor::{Cursor, Step};
+use super::holes::Holes;
 use crate::batch::{HEADER_BYTES, Header, MAGIC};
 use crate::env::{Env, File};
 use crate::ids::Offset;
@@ -61,6 +62,8 @@ pub(super) struct Suspect<'a, E: Env> {
     pub len: u64,
     /// Offset of the batch that should stand there.
     pub expected: Offset,
+    /// Where it may stand further behind that.
+    pub holes: Holes,
     pub unsynced_bytes_max: Option<u64>,
 }
 
@@ -155,7 +158,7 @@ impl<E: Env> Suspect<'_, E> {
 
     /// In which byte of the batch one bit must be flipped to make it whole, if there is one.
     async fn one_bit(&self, head: &Head) -> io::Result<Option<u64>> {
-        let in_offset = head.offset() ^ self.expected.value();
+        let in_offset = self.wrong_in_offset(head);
         let in_magic = head.0[MAGIC_AT] ^ MAGIC;
         let outside = in_offset.count_ones() + in_magic.count_ones();
         let length = head.word(LENGTH_AT);
@@ -190,6 +193,17 @@ impl<E: Env> Suspect<'_, E> {
         Ok(None)
     }
 
+    /// The bits in which the suspect's offset differs from one that it may have. Behind a hole that
+    /// may be any further one, so that its last bit stands for those of an earlier one.
+    fn wrong_in_offset(&self, head: &Head) -> u64 {
+        let base = Offset::from_wire(head.offset() as i64);
+        match base.is_some_and(|base| self.holes.admit(self.expected, base)) {
+            true => 0,
+            false if self.holes.may_begin_at(self.expected) => 1,
+            false => head.offset() ^ self.expected.value(),
+        }
+    }
+
     /// Whether all of that byte's sector, from the batch on, reads as zeros.
     async fn is_in_zeros(&self, byte: u64) -> io::Result<bool> {
         let sector = (self.pos + byte) / SECTOR * SECTOR;
@@ -221,7 +235,7 @@ impl<E: Env> Suspect<'_, E> {
     /// Whether a sector that the batch touches reads as zeros from the batch on, or the file ends
     /// in the batch.
     async fn lost_sector(&self, head: &Head) -> io::Result<bool> {
-        let sane = head.offset() == self.expected.value() && head.0[MAGIC_AT] == MAGIC;
+        let sane = self.wrong_in_offset(head) == 0 && head.0[MAGIC_AT] == MAGIC;
         let size = Head::size(head.word(LENGTH_AT)).filter(|_| sane);
         let end = self.pos + size.unwrap_or(HEADER_BYTES as u64);
         if end > self.len {

@@ -42,11 +42,25 @@ pub enum Mutant {
     KeepCutProducers,
     /// Opening relies on a truncation that it finds under way being durable.
     ForgetCut,
+    /// A compacted segment takes its place before it is synced.
+    SwapUnsynced,
+    /// It takes its place before the other segments that are in it are removed.
+    SwapForwards,
+    /// Deletion marks go before their horizon.
+    RemoveMarksEarly,
+    /// Compaction goes beyond what its full map knows.
+    CleanUnknown,
+    /// The active segment is compacted.
+    CleanActive,
+    /// The saved index of what was compacted stays.
+    KeepOldIndex,
+    /// No checkpoint says that there are holes now.
+    ForgetHoles,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 18] = [
+    pub const ALL: [Mutant; 25] = [
         Mutant::SkipSync,
         Mutant::AnswerEarly,
         Mutant::IgnoreFailedSync,
@@ -65,5 +79,12 @@ impl Mutant {
         Mutant::KeepCutEpochs,
         Mutant::KeepCutProducers,
         Mutant::ForgetCut,
+        Mutant::SwapUnsynced,
+        Mutant::SwapForwards,
+        Mutant::RemoveMarksEarly,
+        Mutant::CleanUnknown,
+        Mutant::CleanActive,
+        Mutant::KeepOldIndex,
+        Mutant::ForgetHoles,
     ];
 }

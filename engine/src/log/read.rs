@@ -6,6 +6,7 @@ use std::ops::{Deref, Range};
 use std::rc::Rc;
 
 use super::cursor::{Cursor, Fault, Found, Step};
+use super::holes::Holes;
 use super::{Inner, Log, Mutant};
 use crate::batch::RecordFault;
 use crate::env::{BlockOf, Env, ReadOf};
@@ -158,6 +159,8 @@ impl<E: Env> Log<E> {
         let first = held.partition_point(|block| block.end() <= from);
         match held.get(first) {
             Some(block) if block.base() <= from => {}
+            // Blocks that are held follow each other: between them lies nothing but a hole.
+            Some(_) if first > 0 => {}
             // In the filling block: not frozen, hence not readable yet.
             None if from.value() >= state.written.value() => return Ok(Some(chunk)),
             _ => return Ok(None),
@@ -180,11 +183,12 @@ impl<E: Env> Log<E> {
     }
 }
 
-/// A walk over the batches of one segment, in offset order without a gap.
+/// A walk over the batches of one segment, in offset order, with gaps only where they may be.
 pub(super) struct Walk<E: Env> {
     segment: Rc<Segment<E>>,
     cursor: Cursor<E>,
     at: Offset,
+    holes: Holes,
 }
 
 impl<E: Env> Walk<E> {
@@ -193,7 +197,7 @@ impl<E: Env> Walk<E> {
         self.cursor.pos()
     }
 
-    /// Offset of the next batch.
+    /// Offset of the next batch, or where the hole before it begins.
     pub fn at(&self) -> Offset {
         self.at
     }
@@ -305,14 +309,15 @@ impl<E: Env> Inner<E> {
     ) -> Result<Walk<E>, ReadError> {
         let file = segment.file(&self.env, &self.dir).await?;
         let cursor = Cursor::new(file, pos, segment.size.get(), first_bytes);
-        Ok(Walk { segment: segment.clone(), cursor, at })
+        let holes = self.state.borrow().holes;
+        Ok(Walk { segment: segment.clone(), cursor, at, holes })
     }
 
     /// The next batch of data that must be whole: anything else is damage.
     pub(super) async fn step(&self, walk: &mut Walk<E>) -> Result<Option<Found<E>>, ReadError> {
         let pos = walk.cursor.pos();
         let why = match walk.cursor.next().await? {
-            Step::Batch(found) if found.batch().base_offset() == walk.at => {
+            Step::Batch(found) if walk.holes.admit(walk.at, found.batch().base_offset()) => {
                 walk.at = found.batch().next_offset();
                 return Ok(Some(found));
             }

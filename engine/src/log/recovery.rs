@@ -20,7 +20,9 @@ use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
 
 use super::cursor::{Cursor, Fault, Step};
+use super::holes::Holes;
 use super::judge::{Judgement, Suspect};
+use super::swap::finish_swaps;
 use super::tail::{Mark, Tail};
 use super::{Bounds, CheckpointState, Inner, Log, Mutant, Shared, State};
 use crate::batch::Batch;
@@ -87,6 +89,7 @@ struct Scan<'a, E: Env> {
     segments: VecDeque<Rc<Segment<E>>>,
     epochs: Epochs,
     producers: Producers,
+    holes: Holes,
     /// A first segment was made.
     begun: bool,
     /// First readable offset.
@@ -119,7 +122,15 @@ impl<E: Env> Log<E> {
             // Also when it exists: the crash may have come before its entry was durable.
             make_dir(env, dir, shared.bounds).await?;
         }
+        let holes = match &checkpoint {
+            Some(checkpoint) => Holes { below: Offset::new(checkpoint.holes_below) },
+            // Without one there was no compaction yet, unless it was lost.
+            None if slots.suspect => Holes::ANYWHERE,
+            None => Holes::NONE,
+        };
+        let cleaned = Offset::new(checkpoint.as_ref().map_or(0, |c| c.cleaned));
         let mut scan = Scan::new(env, dir, &config, shared.bounds, checkpoint.as_ref());
+        scan.holes = holes;
         scan.find_segments().await?;
         scan.run(checkpoint.as_ref()).await?;
         scan.sync_names(checkpoint.as_ref(), slots.suspect).await?;
@@ -136,7 +147,9 @@ impl<E: Env> Log<E> {
         };
         let tail = Tail::new(mark, shared.bounds.block_bytes_max);
         let Scan { segments, epochs, producers, .. } = scan;
-        let state = State::opened(config.clone(), (start, end), tail, segments, epochs, producers);
+        let known = (epochs, producers);
+        let compaction = (holes, cleaned.min(end));
+        let state = State::opened(config.clone(), (start, end), tail, segments, known, compaction);
         let log = Log(Rc::new_cyclic(|me: &Weak<Inner<E>>| Inner {
             env: env.clone(),
             dir: dir.to_owned(),
@@ -181,6 +194,7 @@ impl<'a, E: Env> Scan<'a, E> {
             segments: VecDeque::new(),
             epochs: Epochs::default(),
             producers: Producers::new(config.producer_limits(), Offset::ZERO),
+            holes: Holes::NONE,
             begun: false,
             start: Offset::new(checkpoint.map_or(0, |c| c.log_start)),
             end: Offset::ZERO,
@@ -189,8 +203,9 @@ impl<'a, E: Env> Scan<'a, E> {
         }
     }
 
-    /// Lists the segment files; removes those that a crash kept from being removed.
+    /// Ends what compaction began; lists the segment files; removes those that a crash kept from being removed.
     async fn find_segments(&mut self) -> Result<(), OpenError> {
+        finish_swaps(self.env, self.dir).await?;
         let entries = self.env.list(self.dir).await?;
         let mut found: Vec<(Offset, u64)> = entries
             .iter()
@@ -366,7 +381,7 @@ impl<'a, E: Env> Scan<'a, E> {
             let fault = match cursor.next().await? {
                 Step::End => break None,
                 Step::Bad(fault) => Some(fault),
-                Step::Batch(found) if found.batch().base_offset() == self.end => {
+                Step::Batch(found) if self.holes.admit(self.end, found.batch().base_offset()) => {
                     self.take(segment, &found.batch());
                     self.recovered.scanned_bytes += found.range.len() as u64;
                     None
@@ -423,6 +438,7 @@ impl<'a, E: Env> Scan<'a, E> {
             pos: self.pos,
             len: segment.allocated.get(),
             expected: self.end,
+            holes: self.holes,
             unsynced_bytes_max: self.unsynced_bytes_max,
         };
         let judgement = suspect.judge().await?;
@@ -467,7 +483,7 @@ impl<'a, E: Env> Scan<'a, E> {
     }
 }
 
-async fn remove_if_there<E: Env>(env: &E, path: &Path) -> io::Result<()> {
+pub(super) async fn remove_if_there<E: Env>(env: &E, path: &Path) -> io::Result<()> {
     match env.remove(path).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result,

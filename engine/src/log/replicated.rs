@@ -3,9 +3,10 @@
 //!
 //! A follower decides nothing. Sequences are not judged: the leader has, and its log is the truth,
 //! so that producers are only told. What is checked is what can be wrong between two brokers: that
-//! the batches follow the end without a gap, and that epochs do not fall (Kafka's
+//! the batches follow the end, with a hole only where one is expected, and that epochs do not fall (Kafka's
 //! `UnifiedLog.appendAsFollower`).
 
+use super::holes::Holes;
 use super::{AppendError, Log};
 use crate::batch::{Checked, Stamp};
 use crate::env::Env;
@@ -24,6 +25,15 @@ pub enum ReplicateError {
         /// Base offset of the batch.
         base: Offset,
         /// Where it should begin.
+        end: Offset,
+    },
+    /// Offsets are left out between the end and the batch, as in a log that was compacted, and so
+    /// far none was in this one: [`Log::admit_holes`], then again.
+    #[error("a batch begins at {base}, and the log ends at {end} and has no holes")]
+    Hole {
+        /// Base offset of the batch.
+        base: Offset,
+        /// What stands before it ends here.
         end: Offset,
     },
     /// A batch is of an older leader than the one before it.
@@ -50,6 +60,7 @@ impl<E: Env> Log<E> {
         let entries = state.epochs.entries();
         let mut expected = Expected {
             end: state.end,
+            holes: state.holes,
             latest: entries.last().map(|last| last.epoch),
             epochs: entries.len(),
         };
@@ -80,6 +91,7 @@ impl<E: Env> Log<E> {
 /// What the next batch must be like.
 struct Expected {
     end: Offset,
+    holes: Holes,
     latest: Option<LeaderEpoch>,
     /// How many leader epochs the log would have.
     epochs: usize,
@@ -88,7 +100,10 @@ struct Expected {
 impl Expected {
     fn take(&mut self, batch: &Checked<'_>) -> Result<(), ReplicateError> {
         let (base, epoch) = (batch.base_offset(), batch.leader_epoch());
-        if base != self.end {
+        if !self.holes.admit(self.end, base) {
+            if Holes::ANYWHERE.admit(self.end, base) {
+                return Err(ReplicateError::Hole { base, end: self.end });
+            }
             return Err(ReplicateError::NotContiguous { base, end: self.end });
         }
         self.end = batch.next_offset();

@@ -123,8 +123,11 @@ impl<E: Env> Inner<E> {
             (segments, state.end, state.config.clone())
         };
         let sizes: Vec<u64> = segments.iter().map(|segment| segment.size.get()).collect();
-        let mut goes = over_size(&sizes, &config);
-        while goes < segments.len().min(REMOVED_PER_ROUND_MAX)
+        // Where there is only compaction, nothing goes for its age or size.
+        let deletes = config.deletes;
+        let mut goes = if deletes { over_size(&sizes, &config) } else { 0 };
+        while deletes
+            && goes < segments.len().min(REMOVED_PER_ROUND_MAX)
             && config.retention_ms.is_some()
             && outlived(self.latest(&segments[goes]).await?, &config, now)
         {
@@ -152,7 +155,10 @@ impl<E: Env> Inner<E> {
     }
 
     /// The largest timestamp of a segment.
-    async fn latest(&self, segment: &Rc<Segment<E>>) -> Result<Option<Timestamp>, ReadError> {
+    pub(super) async fn latest(
+        &self,
+        segment: &Rc<Segment<E>>,
+    ) -> Result<Option<Timestamp>, ReadError> {
         let size = segment.size.get();
         if segment.latest.get().0 < size {
             self.ensure_index(segment).await?;

@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use super::holes::Holes;
 use super::{Inner, Log, ReadError};
 use crate::batch::Batch;
 use crate::env::Env;
@@ -67,24 +68,40 @@ impl<E: Env> Log<E> {
     pub async fn max_time(&self, bound: Offset) -> Result<Option<Timed>, ReadError> {
         loop {
             let truncations = self.0.truncations();
-            let found = match self.max_time_once(bound).await {
-                Ok(Some(max)) if max.0 >= 0 => self.find_time_once(max, bound).await,
-                Ok(_) => Ok(None),
-                Err(error) => Err(error),
-            };
+            let mut found = self.max_record_once(bound, false).await;
+            if matches!(found, Ok(None)) && self.0.state.borrow().holes != Holes::NONE {
+                found = self.max_record_once(bound, true).await;
+            }
             if self.0.truncations() == truncations {
                 return found;
             }
         }
     }
 
-    async fn max_time_once(&self, bound: Offset) -> Result<Option<Timestamp>, ReadError> {
+    async fn max_record_once(
+        &self,
+        bound: Offset,
+        exact: bool,
+    ) -> Result<Option<Timed>, ReadError> {
+        match self.max_time_once(bound, exact).await? {
+            Some(max) if max.0 >= 0 => self.find_time_once(max, bound).await,
+            _ => Ok(None),
+        }
+    }
+
+    /// The largest timestamp. Unless it is to be `exact`, that may be of a batch of which
+    /// compaction left no record.
+    async fn max_time_once(
+        &self,
+        bound: Offset,
+        exact: bool,
+    ) -> Result<Option<Timestamp>, ReadError> {
         let mut max = None;
         for segment in self.segments_below(bound) {
             if segment.size.get() == 0 || self.is_deleted(&segment) {
                 continue;
             }
-            match self.0.max_time_in(&segment, bound).await {
+            match self.0.max_time_in(&segment, bound, exact).await {
                 Ok(in_segment) => max = max.max(in_segment),
                 Err(_) if self.is_deleted(&segment) => {}
                 Err(error) => return Err(error),
@@ -141,6 +158,7 @@ impl<E: Env> Inner<E> {
         &self,
         segment: &Rc<Segment<E>>,
         bound: Offset,
+        exact: bool,
     ) -> Result<Option<Timestamp>, ReadError> {
         let (start, next) = {
             let state = self.state.borrow();
@@ -149,7 +167,7 @@ impl<E: Env> Inner<E> {
         };
         self.ensure_index(segment).await?;
         let (mut max, mut from) = (None, (0, segment.base));
-        if start <= segment.base {
+        if start <= segment.base && !exact {
             let index = segment.index.borrow();
             if next <= bound {
                 return Ok(index.as_ref().and_then(Index::max_timestamp));
@@ -166,7 +184,9 @@ impl<E: Env> Inner<E> {
                 break;
             }
             let whole = batch.base_offset() >= start && batch.last_offset() < bound;
-            if whole {
+            if batch.record_count() == 0 {
+                // Its time is that of records which are gone.
+            } else if whole {
                 max = max.max(Some(batch.max_timestamp()));
             } else if batch.last_offset() >= start {
                 max = max.max(max_in(&batch, start, bound)?);

@@ -26,6 +26,7 @@ use std::io;
 use std::rc::Rc;
 
 use super::checkpoints::Turn;
+use super::holes::Holes;
 use super::tail::{Mark, Tail};
 use super::{Inner, Log, Mutant, ReadError, State, Status};
 use crate::checkpoint::Checkpoint;
@@ -216,15 +217,7 @@ impl<E: Env> Inner<E> {
     /// The first batch that reaches `offset`, which lies inside the log, and what stands before it.
     async fn find_cut(&self, offset: Offset) -> Result<Cut<E>, ReadError> {
         let segment = self.segment_of(offset);
-        let (pos, at) = self.start_of(&segment, offset).await?;
-        let mut walk = self.walk(&segment, pos, at).await?;
-        let (mut pos, mut end) = (walk.pos(), walk.at());
-        while let Some(found) = self.step(&mut walk).await?
-            && found.batch().last_offset() < offset
-        {
-            (pos, end) = (walk.pos(), walk.at());
-            self.env.turn().await;
-        }
+        let (pos, end) = self.end_before(&segment, offset).await?;
         let mut first_timestamp = None;
         if pos > 0 {
             let mut walk = self.walk(&segment, 0, segment.base).await?;
@@ -240,6 +233,32 @@ impl<E: Env> Inner<E> {
         };
         let mark = Mark { segment: segment.base, pos, carry };
         Ok(Cut { segment, mark, end, first_timestamp })
+    }
+
+    /// Where the last batch of a segment ends whose last offset is below `offset`: position and
+    /// offset.
+    async fn end_before(
+        &self,
+        segment: &Rc<Segment<E>>,
+        offset: Offset,
+    ) -> Result<(u64, Offset), ReadError> {
+        let mut from = offset;
+        loop {
+            let (begin, at) = self.start_of(segment, from).await?;
+            let mut walk = self.walk(segment, begin, at).await?;
+            let (mut pos, mut end) = (walk.pos(), walk.at());
+            while let Some(found) = self.step(&mut walk).await?
+                && found.batch().last_offset() < offset
+            {
+                (pos, end) = (walk.pos(), walk.at());
+                self.env.turn().await;
+            }
+            if pos > begin || begin == 0 {
+                return Ok((pos, end));
+            }
+            // There may be a hole before the first batch that goes: from further ahead.
+            from = Offset::new(at.value() - 1);
+        }
     }
 
     /// The last segment that begins at or before `offset`, which is not below the log start.
@@ -280,6 +299,7 @@ impl<E: Env> Inner<E> {
             first_timestamp: cut.first_timestamp.map(|at| at.0),
             epochs: pairs(&epochs),
             cut: true,
+            cleaned: now.cleaned.min(end.value()),
             producers: producers.snapshot(),
             ..now
         };
@@ -295,6 +315,7 @@ impl<E: Env> Inner<E> {
         let gone = self.install(mark.segment, kept, tail, |state| {
             (state.epochs, state.producers) = (epochs, producers);
             state.end = end;
+            state.cleaned = state.cleaned.min(end);
         })?;
         let removed = async {
             self.remove_indexes(&gone).await?;
@@ -322,6 +343,7 @@ impl<E: Env> Inner<E> {
             first_timestamp: None,
             epochs: Vec::new(),
             cut: true,
+            cleaned: 0,
             producers: Producers::new(limits, first.base).snapshot(),
             ..now
         };
@@ -329,6 +351,8 @@ impl<E: Env> Inner<E> {
             log_start: offset.value(),
             segment: offset.value(),
             offset: offset.value(),
+            cleaned: offset.value(),
+            holes_below: Holes::NONE.below.value(),
             producers: Producers::new(limits, offset).snapshot(),
             ..emptying.clone()
         };
@@ -338,6 +362,7 @@ impl<E: Env> Inner<E> {
         let tail = self.tail_at(Mark { segment: offset, pos: 0, carry: Vec::new() });
         let gone = self.install(Offset::ZERO, segment.clone(), tail, |state| {
             (state.start, state.end) = (offset, offset);
+            (state.cleaned, state.holes) = (offset, Holes::NONE);
             state.epochs = Epochs::default();
             state.producers = Producers::new(limits, offset);
         })?;

@@ -82,7 +82,7 @@ pub fn rot(seed: u64, mutant: Option<Mutant>) -> Kept {
         match (open(&env, &world.config, &world.shared()).await, &hit) {
             (Ok((log, _)), None) => {
                 let mut promise = world.promise.take();
-                promise.check(&log, least_end).await?;
+                promise.check(&log, least_end, env.wall().0).await?;
                 each_batch(&log, &promise, None).await
             }
             (Ok((log, _)), Some(hit)) => {
@@ -152,7 +152,10 @@ async fn each_batch(log: &Log<SimEnv>, promise: &Promise, hit: Option<(&Standing
 
 /// A write, a sync or something else fails while the log works.
 pub fn fail(seed: u64, mutant: Option<Mutant>) -> Kept {
-    let world = World::new(seed, mutant);
+    fail_in(seed, World::new(seed, mutant))
+}
+
+fn fail_in(seed: u64, world: World) -> Kept {
     let random = Random::new(seed, Stream::Workload, 3_000);
     let kinds = [
         OpKind::Sync,
@@ -179,6 +182,7 @@ pub fn fail(seed: u64, mutant: Option<Mutant>) -> Kept {
         for _ in 0..3 * STEPS {
             let refused = life.append_one()?;
             life.wait(&random).await;
+            life.compact_sometimes(&random).await?;
             // One that failed half way is the last.
             let takes_back = world.promise.borrow().taking_back.is_none() && random.chance(1, 6);
             if takes_back {
@@ -213,7 +217,10 @@ pub fn fail(seed: u64, mutant: Option<Mutant>) -> Kept {
 
 /// The device fills up, in the middle of whatever, and is emptied again.
 pub fn fill(seed: u64, mutant: Option<Mutant>) -> Kept {
-    let world = World::new(seed, mutant);
+    fill_in(seed, World::new(seed, mutant))
+}
+
+fn fill_in(seed: u64, world: World) -> Kept {
     let random = Random::new(seed, Stream::Workload, 4_000);
     let env = world.node.env();
     let disk = world.node.disk();
@@ -238,6 +245,7 @@ pub fn fill(seed: u64, mutant: Option<Mutant>) -> Kept {
                     ensure(right, Invariant::FullDiskPasses, || format!("refused: {refused:?}"))?;
                 }
                 life.wait(&random).await;
+                life.compact_sometimes(&random).await?;
                 world.check_served(&life).await?;
                 world.note_given_up(&life)?;
                 if random.chance(1, 3 * STEPS) {
@@ -266,7 +274,10 @@ pub fn fill(seed: u64, mutant: Option<Mutant>) -> Kept {
 
 /// The process runs out of file descriptors for a while.
 pub fn starve(seed: u64, mutant: Option<Mutant>) -> Kept {
-    let world = World::new(seed, mutant);
+    starve_in(seed, World::new(seed, mutant))
+}
+
+fn starve_in(seed: u64, world: World) -> Kept {
     let random = Random::new(seed, Stream::Workload, 5_000);
     let env = world.node.env();
     let disk = world.node.disk();
@@ -285,6 +296,7 @@ pub fn starve(seed: u64, mutant: Option<Mutant>) -> Kept {
                     env.spawn(Queue::Background, async move { drop(life.tend().await) });
                 }
                 life.pause(random.below(5_000)).await;
+                life.compact_beside(&random);
             }
             disk.set_open_files_max(usize::MAX);
             let flushed = life.log.flush().await;
@@ -313,7 +325,7 @@ impl World {
         let env = self.node.env();
         let checked = self.node.run(async {
             match open(&env, &self.config, &self.shared()).await {
-                Ok((log, _)) => self.promise.take().check(&log, least_end).await,
+                Ok((log, _)) => self.promise.take().check(&log, least_end, env.wall().0).await,
                 Err(error) => broken(Invariant::OpensAfterACrash, error.to_string()),
             }
         });
@@ -324,12 +336,12 @@ impl World {
     async fn check_served(&self, life: &Life) -> Kept {
         let written = life.log.written().value();
         let promise = self.promise.take();
-        let kept = promise.check_content(&life.log).await;
+        let kept = promise.check_content(&life.log, life.env.wall().0).await;
         let mut now = self.promise.borrow_mut();
         // Nothing was appended meanwhile: this task does that.
         *now = promise;
         now.written = now.written.max(written.min(life.log.end().value()));
-        kept
+        kept.map(drop)
     }
 
     /// Batches that were given up are gone from the end; nothing that was written is.
@@ -357,6 +369,21 @@ impl Life {
             2 => self.pause(random.below(2_000)).await,
             3 => self.pause(random.below(900_000)).await,
             _ => {}
+        }
+    }
+
+    async fn compact_sometimes(&self, random: &Random) -> Kept {
+        match self.log.config().compacts && random.chance(1, 3) {
+            true => self.compact().await,
+            false => Ok(()),
+        }
+    }
+
+    fn compact_beside(&self, random: &Random) {
+        if self.log.config().compacts && random.chance(1, 3) {
+            let life = self.clone();
+            // It waits until there are descriptors again.
+            self.env.spawn(Queue::Background, async move { drop(life.compact().await) });
         }
     }
 
@@ -393,4 +420,17 @@ fn a_full_device_costs_only_what_was_not_written() {
 #[test]
 fn a_lack_of_descriptors_costs_only_time() {
     tried(starve);
+}
+
+#[test]
+fn compaction_on_a_bad_device_loses_nothing() {
+    let compacted = |run: fn(u64, World) -> Kept| {
+        each_seed(seeds() / 4, |seed| {
+            let kept = run(seed, World::compacting(seed, None));
+            kept.map(|()| 1).map_err(|broken| broken.to_string())
+        });
+    };
+    compacted(fail_in);
+    compacted(fill_in);
+    compacted(starve_in);
 }

@@ -5,7 +5,8 @@ use engine::log::Mutant;
 
 use crate::promise::Kept;
 use crate::seeds::{first_failure, number};
-use crate::{crash_everywhere, faults};
+use crate::workload::World;
+use crate::{crash_each, crash_everywhere, faults};
 
 /// Tries one seed with a bug.
 type Scenario = fn(u64, Option<Mutant>) -> Result<u64, String>;
@@ -30,6 +31,15 @@ fn scenario(mutant: Mutant) -> (&'static str, Scenario) {
         | Mutant::KeepCutEpochs
         | Mutant::KeepCutProducers
         | Mutant::ForgetCut => ("crashes", crash_everywhere),
+        Mutant::SwapUnsynced
+        | Mutant::SwapForwards
+        | Mutant::RemoveMarksEarly
+        | Mutant::CleanUnknown
+        | Mutant::CleanActive
+        | Mutant::KeepOldIndex
+        | Mutant::ForgetHoles => {
+            ("compaction", |seed, mutant| crash_each(seed, &|seed| World::compacting(seed, mutant)))
+        }
         Mutant::IgnoreFailedSync => ("failures", |seed, mutant| fault(faults::fail(seed, mutant))),
         Mutant::KeepGivenUp => ("full disks", |seed, mutant| fault(faults::fill(seed, mutant))),
         Mutant::CutDamage | Mutant::TrustIndex => {

@@ -13,6 +13,7 @@ use engine::log::{Limit, Log, OpenError, Recovered, Shared};
 use engine::time::Timestamp;
 
 use crate::batches::{Sent, Stored, split};
+use crate::compacted::{Rule, Seen, Truth};
 
 pub const DIR: &str = "/data/topic/0";
 
@@ -46,6 +47,14 @@ pub enum Invariant {
     NoAckAfterAnError,
     /// A full disk costs what was not yet written and nothing else, and ends when there is room.
     FullDiskPasses,
+    /// Of each key of a compacted log the newest record is there.
+    NewestOfEachKeyStays,
+    /// A key that was deleted does not come back when its deletion mark has gone.
+    NothingComesBack,
+    /// Compaction moves nothing.
+    OffsetsKept,
+    /// Whoever reads on while segments are swapped misses no newest record.
+    ReadersSeeNoGap,
     /// Nothing in the program is broken.
     NoPanic,
 }
@@ -60,6 +69,17 @@ pub struct Broken {
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {}", self.invariant, self.how)
+    }
+}
+
+impl Broken {
+    pub fn of_rule((rule, how): (Rule, String)) -> Broken {
+        let invariant = match rule {
+            Rule::OffsetsKept => Invariant::OffsetsKept,
+            Rule::NewestOfEachKeyStays => Invariant::NewestOfEachKeyStays,
+            Rule::NothingComesBack => Invariant::NothingComesBack,
+        };
+        Broken { invariant, how }
     }
 }
 
@@ -104,6 +124,13 @@ pub struct Promise {
     pub deleted: u64,
     pub delete_asked: u64,
     pub epoch: i32,
+    /// Nothing at or above this offset was compacted; 0: nothing at all.
+    pub compacted: u64,
+    pub delete_retention_ms: u64,
+    /// A new beginning was interrupted: a part is left of a log that was compacted as a whole.
+    pub partial: bool,
+    /// Records that compaction removed, as its counters say.
+    pub shrunk: u64,
 }
 
 pub type Shown = Rc<RefCell<Promise>>;
@@ -155,6 +182,7 @@ impl Promise {
     /// recognised as far as they were then, and where producers are read back, what was deleted
     /// cannot be.
     fn forget_windows(&mut self, end: u64, start: u64) {
+        let start = start.max(self.compacted);
         let readable = self.batches.partition_point(|batch| batch.base < start);
         for (&id, of) in &self.producers {
             let known = self.recognised.entry(id).or_default();
@@ -172,6 +200,7 @@ impl Promise {
         self.producers.clear();
         self.recognised.clear();
         (self.origin, self.written, self.synced) = (at, at, at);
+        (self.compacted, self.partial) = (0, false);
         // Somebody may be about to delete.
         (self.deleted, self.delete_asked) = (at, at.max(self.delete_asked));
     }
@@ -222,7 +251,9 @@ impl Promise {
                 // Everything was deleted, or what was left of it was truncated.
                 let knows = |id| log.with_producers(|all| all.active().any(|one| one.id.0 == id));
                 if self.producers.keys().any(|&id| knows(id)) {
-                    return;
+                    // They may have been read back from the files that are left.
+                    self.taking_back = None;
+                    return self.forget_windows(u64::MAX, start);
                 }
                 let (deleted, asked) = (self.deleted, self.delete_asked);
                 self.begin_at(end);
@@ -232,14 +263,17 @@ impl Promise {
                 let kept = self.batches.iter().rfind(|batch| batch.end <= to);
                 self.forget_windows(kept.map_or(self.origin, |last| last.end), start);
             }
-            Some(TakingBack::All { .. }) => self.forget_windows(u64::MAX, start),
+            Some(TakingBack::All { .. }) => {
+                self.partial = self.compacted > 0;
+                self.forget_windows(u64::MAX, start);
+            }
             None => {}
         }
         self.taking_back = None;
     }
 
     /// Compares a log that was opened after a crash; from then on it is what counts.
-    pub async fn check(&mut self, log: &Log<SimEnv>, least_end: u64) -> Kept {
+    pub async fn check(&mut self, log: &Log<SimEnv>, least_end: u64, now: i64) -> Kept {
         use Invariant::*;
         let (start, end) = (log.start().value(), log.end().value());
         let truncating = self.taking_back.is_some();
@@ -266,14 +300,20 @@ impl Promise {
         self.truncated.extend(gone.into_iter().filter(|_| truncating));
         (self.written, self.synced) = (end, end);
         self.deleted = start;
-        self.check_content(log).await?;
-        self.check_times(log).await?;
+        // Nothing of it is in memory, where it would stand as it was before compaction.
+        let seen = self.check_content(log, now).await?;
+        match self.compacted {
+            0 => self.check_times(log).await?,
+            _ => self.check_times_of(log, &seen).await?,
+        }
         self.check_epochs(log)?;
         self.check_retries(log)
     }
 
     /// Everything from the start to the written end is what was appended.
-    pub async fn check_content(&self, log: &Log<SimEnv>) -> Kept {
+    /// Answers the records of a compacted log.
+    pub async fn check_content(&self, log: &Log<SimEnv>, now: i64) -> Kept<Vec<Seen>> {
+        let mut all = Vec::new();
         let (mut at, end) = (log.start(), Offset::new(log.written().value()));
         while at < end {
             let limit = Limit { bytes_max: 1 << 16, bound: end, at_least_one: true };
@@ -282,11 +322,56 @@ impl Promise {
                 Err(error) => return broken(Invariant::LogIsAPrefix, format!("at {at}: {error}")),
             };
             let bytes: Vec<u8> = chunk.slices.iter().flat_map(|slice| slice.to_vec()).collect();
-            self.check_bytes(at.value(), &bytes)?;
+            self.check_range(at.value(), chunk.next.value(), &bytes, now)?;
+            all.extend_from_slice(&bytes);
             ensure(chunk.next > at, Invariant::AckedIsNeverLost, || {
                 format!("nothing is read from {at}, the end is {end}")
             })?;
             at = chunk.next;
+        }
+        if self.compacted > 0 {
+            let start = log.start().value();
+            let seen = self.truth(now).check_all(start, end.value(), &all);
+            return seen.map_err(Broken::of_rule);
+        }
+        Ok(Vec::new())
+    }
+
+    /// What was appended, of which deletions may go that are old now.
+    pub fn truth(&self, now: i64) -> Truth<'_> {
+        let retention = i64::try_from(self.delete_retention_ms).expect("small");
+        let (batches, compacted, partial) = (&self.batches, self.compacted, self.partial);
+        Truth { batches, compacted, old: now - retention, partial }
+    }
+
+    /// Whole batches that were read from `at` on, up to `next`.
+    pub fn check_range(&self, at: u64, next: u64, bytes: &[u8], now: i64) -> Kept {
+        match self.compacted {
+            0 => self.check_bytes(at, bytes),
+            _ => self.truth(now).check(at, next, bytes).map(drop).map_err(Broken::of_rule),
+        }
+    }
+
+    /// The records of a compacted log are found by their time.
+    async fn check_times_of(&self, log: &Log<SimEnv>, seen: &[Seen]) -> Kept {
+        let end = log.end();
+        let max = seen.iter().map(|seen| seen.time).max();
+        let first = |time| seen.iter().find(|seen| Some(seen.time) >= time);
+        let found = log.max_time(end).await;
+        let offset = found.as_ref().ok().map(|found| found.map(|found| found.offset.value()));
+        let expected = max.and_then(|max| seen.iter().find(|seen| seen.time == max));
+        ensure(
+            offset == Some(expected.map(|seen| seen.offset)),
+            Invariant::HintsAreRebuilt,
+            || format!("the largest time is {found:?} instead of {expected:?}"),
+        )?;
+        for at in seen.iter().rev().step_by(3).take(4) {
+            let found = log.find_time(Timestamp(at.time), end).await;
+            let expected = first(Some(at.time)).map(|seen| seen.offset);
+            let same = matches!(&found, Ok(Some(found)) if Some(found.offset.value()) == expected);
+            ensure(same, Invariant::HintsAreRebuilt, || {
+                format!("time {}: {found:?} instead of {expected:?}", at.time)
+            })?;
         }
         Ok(())
     }
@@ -340,6 +425,10 @@ impl Promise {
         ensure(fits, Invariant::EpochsAreTheBatches, || {
             format!("{latest:?} has nothing in a log that ends at {}", log.end())
         })?;
+        if self.partial {
+            // They were read back from what is left, and what has gone had begun them.
+            return Ok(());
+        }
         for batch in self.batches.iter().filter(|batch| batch.base >= log.start().value()) {
             let known = log.with_epochs(|epochs| epochs.epoch_at(Offset::new(batch.base)));
             ensure(known == Some(batch.epoch), Invariant::EpochsAreTheBatches, || {

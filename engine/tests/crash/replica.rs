@@ -48,6 +48,8 @@ impl Life {
     pub async fn truncate(&self) -> Kept {
         let (start, end) = (self.log.start().value(), self.promise.borrow().end());
         let from = if self.random.chance(1, 2) { end - (end - start.min(end)) / 3 } else { start };
+        // What was compacted is committed, and no leader lacks it.
+        let from = from.max(self.promise.borrow().compacted);
         let to = self.random.between(from, end.max(from) + 1);
         self.promise.borrow_mut().taking_back = Some(TakingBack::From(to));
         let truncated = self.log.truncate_to(Offset::new(to)).await;

@@ -23,6 +23,10 @@ pub struct World {
     pub config: LogConfig,
     pub bounds: Bounds,
     pub held_bytes: usize,
+    /// Steps of the first life: as many as make some tens of write boundaries.
+    pub steps: u64,
+    /// Bytes of the map of keys.
+    pub dedupe_bytes: usize,
     follows: bool,
     pub promise: Shown,
     /// The log of the life that runs, or ran until just now.
@@ -40,6 +44,9 @@ pub struct Life {
     pub random: Rc<Random>,
     /// It follows other leaders, too.
     follows: bool,
+    pub dedupe_bytes: usize,
+    /// Distinct keys of its records; 0: they have none.
+    keys: u64,
     found: Rc<RefCell<Option<Broken>>>,
 }
 
@@ -79,11 +86,33 @@ impl World {
             config,
             bounds,
             held_bytes,
+            steps: 16,
+            dedupe_bytes: 0,
             follows: random.chance(1, 2),
             promise: Rc::default(),
             log: Rc::default(),
             found: Rc::default(),
         }
+    }
+
+    /// A log that is compacted: in small segments, with a small map, again and again.
+    pub fn compacting(seed: u64, mutant: Option<Mutant>) -> World {
+        let mut world = World::new(seed, mutant);
+        let random = world.sim.workload(6_000);
+        world.config = LogConfig {
+            compacts: true,
+            deletes: random.chance(1, 3),
+            segment_bytes: random.between(400, 3_000),
+            delete_retention_ms: [0, 0, random.below(20), 1 << 40][random.below(4) as usize],
+            min_dirty_ppm: [0, 0, 300_000][random.below(3) as usize],
+            index_interval_bytes: random.between(50, 300) as u32,
+            ..world.config
+        };
+        world.steps = 24;
+        world.dedupe_bytes = random.between(3, 20) as usize * 24;
+        let old = world.config.delete_retention_ms;
+        world.promise.borrow_mut().delete_retention_ms = old;
+        world
     }
 
     /// Memory and device state of a new process.
@@ -96,7 +125,16 @@ impl World {
         *self.log.borrow_mut() = Some(log.clone());
         let random = Rc::new(self.sim.workload(stream));
         let (promise, found) = (self.promise.clone(), self.found.clone());
-        Life { env: env.clone(), log, promise, random, follows: self.follows, found }
+        Life {
+            env: env.clone(),
+            log,
+            promise,
+            random,
+            follows: self.follows,
+            dedupe_bytes: self.dedupe_bytes,
+            keys: if self.config.compacts { 8 } else { 0 },
+            found,
+        }
     }
 
     /// Runs the first life, as far as it comes. The answer is whether it came to its end.
@@ -127,6 +165,9 @@ impl World {
 
 impl Life {
     pub async fn step(&self) -> Kept {
+        if self.keys > 0 && self.random.chance(1, 3) {
+            return self.step_of_compaction().await;
+        }
         match self.random.below(if self.follows { 22 } else { 16 }) {
             // What it leads to is not known before it has ended.
             0..7 | 16..19 if self.promise.borrow().taking_back.is_some() => {
@@ -168,7 +209,7 @@ impl Life {
     }
 
     /// Waits for a task, or lets it run beside what comes next.
-    async fn beside(&self, task: impl Future<Output = Kept> + 'static) -> Kept {
+    pub async fn beside(&self, task: impl Future<Output = Kept> + 'static) -> Kept {
         if self.random.chance(1, 2) {
             return task.await;
         }
@@ -183,9 +224,12 @@ impl Life {
 
     pub fn batch(&self) -> Sent {
         let random = &self.random;
+        let small = self.keys > 0;
         let producer = random.chance(2, 3).then(|| random.below(2) as i64);
         let producer = producer.map(|id| (id, self.promise.borrow().next_sequence(id)));
         let bytes = match random.below(8) {
+            0 if small => random.between(300, 2_000),
+            1..4 if small => random.between(50, 400),
             0 => random.between(3_000, 9_000),
             1..4 => random.between(300, 2_000),
             _ => random.below(200),
@@ -196,6 +240,7 @@ impl Life {
             zeros: random.chance(1, 6),
             producer,
             time: self.env.wall().0,
+            keys: self.keys,
         };
         Sent::new(shape, random)
     }
@@ -244,7 +289,8 @@ impl Life {
                 return Err(Broken { invariant: Invariant::LogIsAPrefix, how });
             }
         };
-        self.promise.borrow().check_bytes(from.value(), &bytes)
+        let next = chunk_end(&bytes).unwrap_or(from.value());
+        self.promise.borrow().check_range(from.value(), next, &bytes, self.env.wall().0)
     }
 
     async fn delete(&self) -> Kept {
@@ -273,4 +319,10 @@ impl Life {
         let mut promise = self.promise.borrow_mut();
         promise.delete_asked = promise.delete_asked.max(to);
     }
+}
+
+/// Where the last of whole batches ends.
+pub fn chunk_end(bytes: &[u8]) -> Option<u64> {
+    let last = engine::batch::batches(bytes).map_while(Result::ok).last();
+    last.map(|batch| batch.next_offset().value())
 }

@@ -1,7 +1,7 @@
 //! Batches for tests of the log, and what the log should make of them.
 
 use engine::batch::{Batch, Producer, Sequence, Stamp};
-use engine::batch::{BatchBuilder, NewRecord};
+use engine::batch::{BatchBuilder, Codec, NewRecord};
 use engine::batch::{Checked, check_trusted};
 use engine::env::sim::Random;
 use engine::ids::{LeaderEpoch, Offset, ProducerEpoch, ProducerId};
@@ -15,6 +15,10 @@ pub struct Sent {
     /// Time of each record.
     pub times: Vec<i64>,
     pub producer: Option<(i64, i32)>,
+    /// Key of each record, and whether it deletes that; none where records have no keys.
+    pub keys: Vec<(u64, bool)>,
+    /// When it was made, at the latest.
+    pub at: i64,
 }
 
 /// What a batch is to be like.
@@ -29,6 +33,8 @@ pub struct Shape {
     pub producer: Option<(i64, i32)>,
     /// Times lie in a span of so many ms behind this.
     pub time: i64,
+    /// Records have one of so many keys, and some of them delete it; 0: records have no keys.
+    pub keys: u64,
 }
 
 impl Sent {
@@ -41,7 +47,10 @@ impl Sent {
                 base_sequence: Sequence::from_wire(sequence),
             });
         }
-        let mut times = Vec::new();
+        if shape.keys > 0 {
+            builder = builder.codec(Codec::ALL[random.below(8).min(5) as usize % 5]);
+        }
+        let (mut times, mut keys) = (Vec::new(), Vec::new());
         let each = shape.bytes / shape.records as usize;
         for _ in 0..shape.records {
             let mut value = vec![0; each];
@@ -54,11 +63,20 @@ impl Sent {
             }
             let timestamp = Timestamp(shape.time + random.below(20) as i64);
             times.push(timestamp.0);
-            let record = NewRecord { timestamp, value: Some(&value), ..NewRecord::default() };
+            let mut record = NewRecord { timestamp, value: Some(&value), ..NewRecord::default() };
+            let key;
+            if shape.keys > 0 {
+                let (which, deletes) = (random.below(shape.keys), random.chance(1, 4));
+                keys.push((which, deletes));
+                key = which.to_be_bytes();
+                record.key = Some(&key);
+                record.value = record.value.filter(|_| !deletes);
+            }
             builder.push(&record).expect("no maximum");
         }
-        let bytes = builder.build().expect("uncompressed");
-        Sent { bytes, records: shape.records, times, producer: shape.producer }
+        let bytes = builder.build().expect("codecs do not fail");
+        let (records, producer) = (shape.records, shape.producer);
+        Sent { bytes, records, times, producer, keys, at: shape.time }
     }
 
     pub fn checked(&self) -> Checked<'_> {
@@ -71,7 +89,9 @@ impl Sent {
         let mut bytes = vec![0; self.bytes.len()];
         checked.copy_stamped(&mut bytes, Stamp { base_offset: base, leader_epoch: epoch });
         let base = base.value();
-        Stored { base, end: base + u64::from(self.records), epoch, bytes, sent: self.clone() }
+        let records = (base..).zip(self.times.iter().copied()).collect();
+        let end = base + u64::from(self.records);
+        Stored { base, end, epoch, bytes, records, sent: self.clone() }
     }
 }
 
@@ -82,6 +102,8 @@ pub struct Stored {
     pub end: u64,
     pub epoch: LeaderEpoch,
     pub bytes: Vec<u8>,
+    /// Offset and time of each record.
+    pub records: Vec<(u64, i64)>,
     pub sent: Sent,
 }
 

@@ -48,9 +48,9 @@ impl World {
         let chunk = self.log.read(Offset::new(from), limit).await.unwrap();
         let bytes: Vec<u8> = chunk.slices.iter().flat_map(|slice| slice.to_vec()).collect();
         assert_eq!(bytes.len(), chunk.bytes);
-        let first = self.batches.partition_point(|batch| batch.end <= from);
+        let first = self.visible.partition_point(|batch| batch.end <= from);
         let read = split(&bytes);
-        for ((base, end, bytes), expected) in read.iter().zip(&self.batches[first..]) {
+        for ((base, end, bytes), expected) in read.iter().zip(&self.visible[first..]) {
             assert_eq!((*base, *end), (expected.base, expected.end), "from {from}");
             assert_eq!(*bytes, expected.bytes, "batch {base}..{end}");
             assert!(end - 1 < limit.bound.value(), "{end} reaches {}", limit.bound);
@@ -59,7 +59,7 @@ impl World {
         assert!(!over || (limit.at_least_one && read.len() == 1), "{} bytes", bytes.len());
         let next = read.last().map_or(from, |last| last.1);
         assert_eq!(chunk.next.value(), next);
-        if let (Some(first), None) = (self.batches.get(first), read.first()) {
+        if let (Some(first), None) = (self.visible.get(first), read.first()) {
             let fits = limit.at_least_one || first.bytes.len() <= limit.bytes_max;
             let readable = first.end <= written && first.end - 1 < limit.bound.value();
             assert!(!fits || !readable, "nothing read from {from} with {limit:?}");
@@ -72,7 +72,7 @@ impl World {
         let end = self.log.written().value();
         let bound = Offset::new(end);
         let readable: Vec<&Stored> =
-            self.batches.iter().filter(|b| b.base >= self.start && b.end <= end).collect();
+            self.visible.iter().filter(|b| b.base >= self.start && b.end <= end).collect();
         for batch in readable {
             let limit = Limit { bytes_max: 1, bound, at_least_one: true };
             assert_eq!(self.read_one(batch.end - 1, limit).await, batch.end);
@@ -93,12 +93,9 @@ impl World {
             _ => self.random.between(self.start, written.max(self.start)),
         };
         let records: Vec<(u64, i64, LeaderEpoch)> = self
-            .batches
+            .visible
             .iter()
-            .flat_map(|b| {
-                let offsets = b.base..b.end;
-                offsets.zip(&b.sent.times).map(|(offset, &time)| (offset, time, b.epoch))
-            })
+            .flat_map(|b| b.records.iter().map(|&(offset, time)| (offset, time, b.epoch)))
             .filter(|(offset, ..)| (self.start..bound).contains(offset))
             .collect();
         let timed = |&(offset, time, leader_epoch): &(u64, i64, LeaderEpoch)| Timed {

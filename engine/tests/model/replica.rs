@@ -16,7 +16,8 @@ impl World {
     fn of_a_leader(&mut self) -> Vec<Stored> {
         let mut all: Vec<Stored> = Vec::new();
         for _ in 0..self.random.between(1, 6) {
-            let base = all.last().map_or(self.end(), |last| last.end);
+            let hole = if self.holes { self.random.below(4) } else { 0 };
+            let base = all.last().map_or(self.end(), |last| last.end) + hole;
             let id = self.random.below(3) as i64;
             // One batch of a producer in each answer, so that its sequence is known here.
             let first = all.iter().all(|b| b.sent.producer.is_none_or(|(other, _)| other != id));
@@ -31,16 +32,20 @@ impl World {
         all
     }
 
-    pub fn append_replicated(&mut self) {
+    pub async fn append_replicated(&mut self) {
         let end = self.end();
         let stored = self.of_a_leader();
+        if !self.holes {
+            self.expect_no_hole(&stored[0]);
+        }
         let batches: Vec<Checked<'_>> =
             stored.iter().map(|stored| check_trusted(&stored.bytes).expect("whole")).collect();
-        let shifted = stored[0].sent.stored(Offset::new(end + 1), self.epoch);
-        let refused = self.log.append_replicated(&[check_trusted(&shifted.bytes).unwrap()]);
-        let gap =
-            ReplicateError::NotContiguous { base: Offset::new(end + 1), end: Offset::new(end) };
-        assert_eq!(refused, Err(gap));
+        if end > 0 {
+            let shifted = stored[0].sent.stored(Offset::new(end - 1), self.epoch);
+            let refused = self.log.append_replicated(&[check_trusted(&shifted.bytes).unwrap()]);
+            let (base, end) = (Offset::new(end - 1), Offset::new(end));
+            assert_eq!(refused, Err(ReplicateError::NotContiguous { base, end }));
+        }
         if let Some(latest) = self.log.with_epochs(|epochs| epochs.latest()).map(|e| e.epoch) {
             let epoch = LeaderEpoch(latest.0 - 1);
             let old = stored[0].sent.stored(Offset::new(end), epoch);
@@ -53,6 +58,18 @@ impl World {
         assert_eq!(appended.value(), stored.last().unwrap().end);
         drop(batches);
         stored.into_iter().for_each(|stored| self.note(stored));
+        if self.keys > 0 && !self.holes && self.random.chance(1, 8) {
+            self.log.admit_holes().await.unwrap();
+            self.holes = true;
+        }
+    }
+
+    /// A leader that leaves out offsets is refused until holes are admitted.
+    fn expect_no_hole(&self, first: &Stored) {
+        let (base, end) = (Offset::new(self.end() + 1), Offset::new(self.end()));
+        let shifted = first.sent.stored(base, self.epoch);
+        let refused = self.log.append_replicated(&[check_trusted(&shifted.bytes).unwrap()]);
+        assert_eq!(refused, Err(ReplicateError::Hole { base, end }));
     }
 
     pub async fn truncate(&mut self) {
@@ -64,6 +81,8 @@ impl World {
         }
         let durable =
             if self.random.chance(1, 2) { start.max(end - (end - start) / 4) } else { start };
+        // No leader lacks what was compacted.
+        let durable = durable.max(self.compacted);
         let to = self.random.between(durable, end + 2);
         let watches = [self.log.written(), self.log.synced()];
         let indexes = self.indexes();
@@ -113,7 +132,8 @@ impl World {
             return;
         }
         // What was deleted may not be read back.
-        let readable = self.batches.partition_point(|batch| batch.base < self.start);
+        let readable = self.start.max(self.compacted);
+        let readable = self.batches.partition_point(|batch| batch.base < readable);
         for (&id, of) in &self.producers {
             let first = match of.last() {
                 Some(&at) if at >= kept => of[of.len().saturating_sub(5)].max(readable),
@@ -123,6 +143,7 @@ impl World {
             *known = first.max(*known);
         }
         self.batches.truncate(kept);
+        self.visible.retain(|batch| batch.end <= to);
         self.producers.values_mut().for_each(|of| of.retain(|&at| at < kept));
         let active = |id| self.log.with_producers(|all| all.active().any(|one| one.id.0 == id));
         self.producers.retain(|&id, of| {
@@ -138,6 +159,8 @@ impl World {
 
     fn begin_at(&mut self, at: u64) {
         self.batches.clear();
+        self.visible.clear();
+        (self.compacted, self.holes) = (0, false);
         self.producers.clear();
         self.recognised.clear();
         (self.origin, self.start) = (at, at);
@@ -178,12 +201,12 @@ impl World {
                 Err(error) => panic!("{error}"),
             };
             let bytes: Vec<u8> = read.slices.iter().flat_map(|slice| slice.to_vec()).collect();
-            let first = self.batches.partition_point(|batch| batch.end <= from);
-            for ((base, end, bytes), stood) in split(&bytes).iter().zip(&self.batches[first..]) {
+            let first = self.visible.partition_point(|batch| batch.end <= from);
+            for ((base, end, bytes), stood) in split(&bytes).iter().zip(&self.visible[first..]) {
                 assert_eq!((*base, *end), (stood.base, stood.end), "from {from}");
                 assert_eq!(*bytes, stood.bytes, "batch {base}..{end}");
             }
-            let some = self.batches.get(first).map_or(0, |batch| batch.sent.times[0]);
+            let some = self.visible.get(first).map_or(0, |batch| batch.sent.times[0]);
             for time in [some, 0] {
                 let found = self.log.find_time(Timestamp(time), Offset::MAX).await;
                 assert!(found.is_ok(), "no damage is reported: {found:?}");

@@ -495,6 +495,22 @@ pub static SETTINGS: &[Setting] = &[
         "Time between two looks for segments that retention may delete.",
         Apply::Number(|config, n| config.engine.retention_check_ms = n as u64),
     ),
+    row(
+        "log.cleaner.dedupe.buffer.size",
+        Values::Number(1024, 1 << 40),
+        "8388608",
+        "bytes",
+        "Memory of each shard for the keys of the log that is being compacted; 24 bytes each.",
+        Apply::Number(|config, n| config.engine.dedupe_bytes = n as usize),
+    ),
+    row(
+        "log.cleaner.backoff.ms",
+        Values::Number(0, i64::MAX),
+        "15000",
+        "milliseconds",
+        "Time between two looks for logs that are worth compacting.",
+        Apply::Number(|config, n| config.engine.compaction_check_ms = n as u64),
+    ),
 ];
 
 fn data_dir(config: &mut BrokerConfig, text: &str) -> Result<(), String> {

@@ -47,6 +47,8 @@ enum Appending {
     Done,
     /// They do not follow this log's end.
     Elsewhere,
+    /// The leader's log was compacted, and this one does not expect holes yet.
+    WithHoles,
     /// They hold this offset in their middle, where an empty log begins.
     Straddling(Offset),
     /// The log does not take them now.
@@ -198,6 +200,9 @@ impl<E: Env> Partition<E> {
                 appending = self.0.append_replicated(bytes);
             }
         }
+        if matches!(appending, Appending::WithHoles) && self.log().admit_holes().await.is_ok() {
+            appending = self.0.append_replicated(bytes);
+        }
         let end = self.log().end();
         self.0.known_end.set(end);
         match appending {
@@ -210,7 +215,7 @@ impl<E: Env> Partition<E> {
                 self.taken()
             }
             Appending::Elsewhere => self.placed(),
-            Appending::Straddling(_) | Appending::Refused => {
+            Appending::Straddling(_) | Appending::WithHoles | Appending::Refused => {
                 let pause = self.0.follow_with(|follower| follower.on_not_appended());
                 self.after(pause)
             }
@@ -303,6 +308,7 @@ impl<E: Env> Inner<E> {
                 tracing::debug!(%id, %base, %end, "batches do not follow the log's end");
                 Appending::Elsewhere
             }
+            Err(ReplicateError::Hole { .. }) => Appending::WithHoles,
             Err(error @ ReplicateError::OldEpoch { .. }) => {
                 tracing::warn!(%id, %error, "batches of an older term");
                 Appending::Refused
