@@ -268,7 +268,8 @@ fn a_static_member_comes_back_without_a_rebalance_and_fences_its_past() {
     let (a, b) = members;
     let sync_a = g.sync(&a, 1, &[(&a, "A"), (&b, "B")]);
     assert_eq!(g.synced(sync_a), Some(Ok("A".into())));
-    let instance = |id: &str| g.describe("g").members.iter().find(|m| m.id == id).unwrap().instance.clone();
+    let instance =
+        |id: &str| g.describe("g").members.iter().find(|m| m.id == id).unwrap().instance.clone();
     let mut g2 = |id: &str| instance_of(&mut g, id);
     let (ia, ib) = (g2(&a), g2(&b));
     let _ = instance;
@@ -478,7 +479,8 @@ fn metadata_and_commits_have_their_limits() {
 fn offsets_are_deleted_unless_they_are_in_use() {
     let (mut g, a, b) = two();
     assert_eq!(g.commit(&a, 1, 1), None);
-    let mut other = CommitOffsets { group: "g".into(), member: a, generation: 1, ..CommitOffsets::default() };
+    let mut other =
+        CommitOffsets { group: "g".into(), member: a, generation: 1, ..CommitOffsets::default() };
     other.topics = vec![("old".into(), vec![OffsetOf::default()])];
     assert_eq!(g.commit_with(other), None);
     let delete = |g: &mut Alone, group: &str| {
@@ -534,7 +536,12 @@ fn offsets_expire_a_week_after_the_group_became_empty() {
 #[test]
 fn offsets_of_topics_that_nobody_consumes_any_more_expire_under_a_living_group() {
     let (mut g, a, b) = two();
-    let mut other = CommitOffsets { group: "g".into(), member: a.clone(), generation: 1, ..CommitOffsets::default() };
+    let mut other = CommitOffsets {
+        group: "g".into(),
+        member: a.clone(),
+        generation: 1,
+        ..CommitOffsets::default()
+    };
     other.topics = vec![("old".into(), vec![OffsetOf::default()])];
     assert_eq!(g.commit_with(other), None);
     assert_eq!(g.commit(&a, 1, 1), None);
@@ -566,8 +573,10 @@ fn an_offset_may_bring_its_own_end() {
 #[test]
 fn a_deleted_topic_takes_its_offsets_along_in_steps() {
     let mut g = alone();
-    let mut commit = CommitOffsets { group: "g".into(), generation: -1, ..CommitOffsets::default() };
-    let all = |count: i32| (0..count).map(|partition| OffsetOf { partition, ..OffsetOf::default() });
+    let mut commit =
+        CommitOffsets { group: "g".into(), generation: -1, ..CommitOffsets::default() };
+    let all =
+        |count: i32| (0..count).map(|partition| OffsetOf { partition, ..OffsetOf::default() });
     commit.topics = vec![("t".into(), all(2_500).collect()), ("u".into(), all(1).collect())];
     assert_eq!(g.commit_with(commit), None);
     let reply = g.now(Request::ForgetTopics(vec!["t".into(), "unheard".into()]));

@@ -332,7 +332,9 @@ impl<E: NetEnv> Connection<E> {
             Pending::Other(frame) => {
                 let mut reader = Reader::new(&frame);
                 let header = RequestHeader::decode(&mut reader)?;
-                let answer = admin::answer(shard, (&self.listener, self.stream.peer()), &header, reader).await;
+                let answer =
+                    admin::answer(shard, (&self.listener, self.stream.peer()), &header, reader)
+                        .await;
                 let malformed = |error| End::Body { api: header.api.name, error };
                 Ok(Some(answer.map_err(malformed)?.into()))
             }

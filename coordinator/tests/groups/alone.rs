@@ -28,8 +28,7 @@ impl Alone {
     pub fn new(config: GroupConfig) -> Alone {
         let (hard, soft) = Default::default();
         let (log, replies) = Default::default();
-        let mut alone =
-            Alone { config, hard, soft, now: Instant::ZERO, log, replies, next: 0 };
+        let mut alone = Alone { config, hard, soft, now: Instant::ZERO, log, replies, next: 0 };
         alone.act(|seen, soft, out| Groups::begin(seen, soft, out));
         alone
     }

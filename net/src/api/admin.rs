@@ -21,9 +21,8 @@ use engine::wait::Watch;
 
 use super::{
     alter_configs, api_versions, cluster, create_topics, describe_configs, describe_groups,
-    describe_topics,
-    elect_leaders, errors, features, find_coordinator, group_offsets, groups, log_dirs, metadata, offsets, produce,
-    producers, quorum, reassignments, topics,
+    describe_topics, elect_leaders, errors, features, find_coordinator, group_offsets, groups,
+    log_dirs, metadata, offsets, produce, producers, quorum, reassignments, topics,
 };
 use crate::ask::{Ask, Told};
 use crate::env::NetEnv;
@@ -57,6 +56,13 @@ pub struct Header<'c> {
 }
 
 impl Header<'_> {
+    /// Of a request that nobody sent, by the listener `here`.
+    #[cfg(test)]
+    pub(super) fn of_test(version: i16) -> Header<'static> {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        Header { version, correlation_id: 0, listener: "here", client_id: None, peer }
+    }
+
     /// Encodes the answer.
     pub fn encode<'a>(&self, response: &impl Message<'a>) -> Encoded {
         encode_response(response, self.version, self.correlation_id)

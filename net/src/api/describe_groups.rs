@@ -12,9 +12,7 @@ use super::groups::ENTRIES_MAX;
 use crate::env::NetEnv;
 use crate::groups::{OFFSETS_TOPIC, ask_partition, home};
 use crate::shard::Shard;
-use crate::wire::delete_groups::{
-    DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse,
-};
+use crate::wire::delete_groups::{DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse};
 use crate::wire::describe_groups::{
     DescribeGroupsRequest, DescribeGroupsResponse, DescribedGroup, DescribedGroupMember,
 };

@@ -176,7 +176,7 @@ mod tests {
             partitions: vec![small, lost],
             overrides: BTreeMap::new(),
         };
-        let header = Header { version: 0, correlation_id: 0, listener: "here" };
+        let header = Header::of_test(0);
         let (image, topics) = (Image::empty(), Vec::new());
         let page = Page { image: &image, header, cursor: None, left: 9, topics, next: None };
         let list = |of: Option<Array<'_, i32>>| of.expect("it is known").iter().collect::<Vec<_>>();

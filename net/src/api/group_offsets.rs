@@ -18,16 +18,16 @@ use crate::env::NetEnv;
 use crate::groups::{ask, ask_partition, home};
 use crate::shard::Shard;
 use crate::wire::offset_commit::{
-    OffsetCommitRequest, OffsetCommitRequestTopic, OffsetCommitResponse, OffsetCommitResponsePartition,
-    OffsetCommitResponseTopic,
+    OffsetCommitRequest, OffsetCommitRequestTopic, OffsetCommitResponse,
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
 };
 use crate::wire::offset_delete::{
     OffsetDeleteRequest, OffsetDeleteResponse, OffsetDeleteResponsePartition,
     OffsetDeleteResponseTopic,
 };
 use crate::wire::offset_fetch::{
-    OffsetFetchRequest, OffsetFetchResponse, OffsetFetchResponseGroup, OffsetFetchResponsePartition,
-    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
+    OffsetFetchRequest, OffsetFetchResponse, OffsetFetchResponseGroup,
+    OffsetFetchResponsePartition, OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 use crate::wire::{DecodeError, DecodeErrorKind, Encoded, ErrorCode, Reader};
 
@@ -140,7 +140,10 @@ fn questions<'a>(request: &OffsetFetchRequest<'a>, version: i16) -> Vec<Question
     if version < 8 {
         let topics = request.topics.as_ref().map(|topics| {
             let each = topics.iter().map(|topic| {
-                (Named { name: topic.name, id: TopicId::ZERO }, topic.partition_indexes.iter().collect())
+                (
+                    Named { name: topic.name, id: TopicId::ZERO },
+                    topic.partition_indexes.iter().collect(),
+                )
             });
             each.collect()
         });
@@ -154,7 +157,10 @@ fn questions<'a>(request: &OffsetFetchRequest<'a>, version: i16) -> Vec<Question
             .map(|member| (member.to_owned(), group.member_epoch)),
         topics: group.topics.map(|topics| {
             let each = topics.iter().map(|topic| {
-                (Named { name: topic.name, id: topic.topic_id }, topic.partition_indexes.iter().collect())
+                (
+                    Named { name: topic.name, id: topic.topic_id },
+                    topic.partition_indexes.iter().collect(),
+                )
             });
             each.collect()
         }),
@@ -264,10 +270,7 @@ fn told(offset: FetchedOffset) -> OffsetFetchResponsePartition<'static> {
 }
 
 /// No offset, and no error either unless it is said.
-fn nothing(
-    partition_index: i32,
-    error_code: ErrorCode,
-) -> OffsetFetchResponsePartition<'static> {
+fn nothing(partition_index: i32, error_code: ErrorCode) -> OffsetFetchResponsePartition<'static> {
     OffsetFetchResponsePartition {
         partition_index,
         committed_offset: -1,
@@ -334,7 +337,9 @@ fn topics_of<'a>(
         let unknown = by_id && topic.known(image, true).is_err();
         let all = match unknown {
             true => partitions.iter().map(|&i| nothing(i, ErrorCode::UnknownTopicId)).collect(),
-            false => fetched.next().map_or_else(Vec::new, |(_, all)| all.into_iter().map(told).collect()),
+            false => {
+                fetched.next().map_or_else(Vec::new, |(_, all)| all.into_iter().map(told).collect())
+            }
         };
         OffsetFetchResponseTopics {
             name: Cow::Borrowed(topic.name),

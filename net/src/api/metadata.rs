@@ -376,7 +376,7 @@ mod tests {
     fn placed(leader: Option<i32>, ids: &[i32]) -> (i32, ErrorCode, Vec<i32>) {
         let leader = leader.map(BrokerId);
         let partition = Partition { leader, ..Partition::new(replicas(ids)) };
-        let header = Header { version: 9, correlation_id: 0, listener: "here" };
+        let header = Header::of_test(9);
         let placed = Placed::of(&image(), header, &partition);
         assert_eq!((&placed.replicas[..], &placed.isr[..]), (ids, ids));
         (placed.leader_id, placed.error_code, placed.offline)
@@ -395,7 +395,7 @@ mod tests {
 
     #[test]
     fn the_first_version_leaves_out_who_is_away() {
-        let header = Header { version: 0, correlation_id: 0, listener: "here" };
+        let header = Header::of_test(0);
         let partition = Partition { isr: replicas(&[1]), ..Partition::new(replicas(&[1, 3])) };
         let placed = Placed::of(&image(), header, &partition);
         assert_eq!((placed.leader_id, placed.error_code), (1, ErrorCode::ReplicaNotAvailable));
@@ -407,7 +407,7 @@ mod tests {
     #[test]
     fn clients_are_told_of_brokers_that_are_alive() {
         let image = image();
-        let header = Header { version: 9, correlation_id: 0, listener: "here" };
+        let header = Header::of_test(9);
         let describe = Describe { image: &image, header, operations: 0 };
         let told: Vec<i32> = describe.brokers().map(|broker| broker.node_id).collect();
         assert_eq!(told, [1, 2]);

@@ -323,7 +323,9 @@ pub static SETTINGS: &[Setting] = &[
         "3000",
         "ms",
         "How long a group that was empty waits for more members before its first generation.",
-        Apply::Number(|config, n| config.groups.initial_rebalance_delay = Duration::from_millis(n as u64)),
+        Apply::Number(|config, n| {
+            config.groups.initial_rebalance_delay = Duration::from_millis(n as u64)
+        }),
     ),
     row(
         "offset.metadata.max.bytes",
@@ -339,7 +341,9 @@ pub static SETTINGS: &[Setting] = &[
         "10080",
         "minutes",
         "How long offsets are kept that no member of their group uses.",
-        Apply::Number(|config, n| config.groups.offsets_retention = Duration::from_secs(n as u64 * 60)),
+        Apply::Number(|config, n| {
+            config.groups.offsets_retention = Duration::from_secs(n as u64 * 60)
+        }),
     ),
     row(
         "offsets.retention.check.interval.ms",
@@ -347,7 +351,9 @@ pub static SETTINGS: &[Setting] = &[
         "600000",
         "ms",
         "How often it is looked for such offsets.",
-        Apply::Number(|config, n| config.groups.offsets_retention_check = Duration::from_millis(n as u64)),
+        Apply::Number(|config, n| {
+            config.groups.offsets_retention_check = Duration::from_millis(n as u64)
+        }),
     ),
     row(
         "offsets.topic.num.partitions",
