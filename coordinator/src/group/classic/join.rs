@@ -7,6 +7,7 @@ use super::member::Member;
 use super::{Live, Phase};
 use crate::group::config::NEW_MEMBER_JOIN;
 use crate::group::mutant::Mutant;
+use crate::group::records::ClassicValue;
 use crate::group::request::{Generation, GroupFault, Join, JoinedMember};
 use crate::machine::Token;
 
@@ -105,6 +106,9 @@ impl Live {
             self.leader = Some(id.clone());
         }
         tracing::info!(group = %desk.group, member = %id, %old, %reason, "static member is back");
+        if self.phase != Phase::Stable {
+            remember_exchange(desk, &old, &id);
+        }
         match self.phase {
             Phase::Stable if self.elect_protocol() == self.protocol => {
                 if desk.config.mutant != Some(Mutant::StaticChangeForgotten) {
@@ -179,6 +183,25 @@ impl Live {
             members: members.unwrap_or_default(),
         }
     }
+}
+
+/// Writes down that a static member of the last assigned generation has another id. Kafka does so
+/// in a stable group only; but then whoever takes over during a rebalance knows the old id alone,
+/// and fences a member that did nothing wrong.
+fn remember_exchange(desk: &mut Desk<'_>, old: &str, new: &str) {
+    let Some(written) = desk.written.clone() else { return };
+    if !written.members.iter().any(|member| member.id == old) {
+        return;
+    }
+    let exchange = |id: &mut String| {
+        if id == old {
+            *id = new.into();
+        }
+    };
+    let mut value = ClassicValue::clone(&written);
+    value.members.iter_mut().for_each(|member| exchange(&mut member.id));
+    value.leader.iter_mut().for_each(exchange);
+    desk.remember(value);
 }
 
 impl Member {
