@@ -110,6 +110,7 @@ impl Client {
         let client = &mut world.clients[at];
         if std::mem::take(&mut client.asking) {
             client.connection += 1;
+            client.stuck = false;
             if knows {
                 client.coordinator = leader;
             }
@@ -203,6 +204,9 @@ impl Client {
         client.asking = false;
         let fault = match answer {
             Err(_) => {
+                // Whoever takes over does not know that it has not asked for its assignment: it
+                // must, now that it has to look for the coordinator.
+                client.stuck = false;
                 let knows = !world.faults || world.random.percent(80);
                 let leader = world.leader();
                 if knows {
@@ -282,7 +286,8 @@ impl Client {
             GroupFault::RebalanceInProgress | GroupFault::IllegalGeneration => {
                 client.mode = Mode::Joining;
             }
-            GroupFault::UnknownMemberId => {
+            // Also if the whole group is gone, because nobody was there for long.
+            GroupFault::UnknownMemberId | GroupFault::GroupIdNotFound => {
                 client.id.clear();
                 client.mode = Mode::Joining;
                 client.stuck = false;

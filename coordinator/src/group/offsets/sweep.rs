@@ -80,7 +80,7 @@ impl Sweep {
         now: Instant,
         timers: &mut Timers,
     ) {
-        self.expiry = now.after(config.offsets_retention_check);
+        self.expiry = now.after(config.offsets_retention_check.max(STEP_PAUSE));
         timers.set(Alarm::Sweep, self.expiry);
     }
 
@@ -111,7 +111,7 @@ pub(in crate::group) fn step(seen: Seen<'_, Groups>, soft: &mut Soft, records: &
     });
     if walk.go_on(seen, &soft.live, records) {
         if walk.expire {
-            sweep.expiry = now.after(seen.config.offsets_retention_check);
+            sweep.expiry = now.after(seen.config.offsets_retention_check.max(STEP_PAUSE));
         }
         let next = if sweep.gone.is_empty() { sweep.expiry } else { now };
         soft.timers.set(Alarm::Sweep, next);
