@@ -251,7 +251,11 @@ fn desk<'a>(
     timers: &'a mut Timers,
     out: &'a mut Outcome<Groups>,
 ) -> Desk<'a> {
-    Desk { config: seen.config, at: seen.at, group, timers, out }
+    let written = match seen.hard.groups.get(&group) {
+        Some(Group::Classic(value)) => value.clone(),
+        None => None,
+    };
+    Desk { config: seen.config, at: seen.at, group, written, timers, out }
 }
 
 fn check_name(group: &str) -> Result<(), GroupFault> {
@@ -285,10 +289,11 @@ fn decide_join(
 ) {
     let is_there =
         seen.hard.groups.contains_key(&*join.group) || soft.live.contains_key(&*join.group);
-    let checked = check_join(seen, &join).and_then(|()| match is_there || join.member.is_empty() {
+    let known = match is_there || join.member.is_empty() {
         true => Ok(()),
         false => Err(GroupFault::UnknownMemberId),
-    });
+    };
+    let checked = check_join(seen, &join).and(known);
     if let Err(why) = checked {
         return out
             .reply(from, Reply::Joined(Joined { member: join.member, generation: Err(why) }));

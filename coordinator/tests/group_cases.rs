@@ -268,11 +268,7 @@ fn a_static_member_comes_back_without_a_rebalance_and_fences_its_past() {
     let (a, b) = members;
     let sync_a = g.sync(&a, 1, &[(&a, "A"), (&b, "B")]);
     assert_eq!(g.synced(sync_a), Some(Ok("A".into())));
-    let instance =
-        |id: &str| g.describe("g").members.iter().find(|m| m.id == id).unwrap().instance.clone();
-    let mut g2 = |id: &str| instance_of(&mut g, id);
-    let (ia, ib) = (g2(&a), g2(&b));
-    let _ = instance;
+    let (ia, ib) = (instance_of(&mut g, &a), instance_of(&mut g, &b));
     for (id, name, leads) in [(&b, &ib, false), (&a, &ia, true)] {
         let back = g.join(fixed(name));
         let back = g.joined(back).unwrap();
@@ -316,20 +312,27 @@ fn an_old_client_that_leads_and_comes_back_is_not_told_that_it_leads() {
 #[test]
 fn a_static_member_that_is_away_keeps_its_place_for_its_session() {
     let mut g = alone();
-    let join_a = g.join(fixed("i1"));
-    let join_b = g.join(fixed("i2"));
+    let patient = |instance: &str| Join { session_ms: 120_000, ..fixed(instance) };
+    let join_a = g.join(patient("i1"));
+    let join_b = g.join(patient("i2"));
     g.pass_ms(6_000);
-    let (a, b) = (g.joined(join_a).unwrap().member, g.joined(join_b).unwrap().member);
-    let join_a = g.join(Join { member: a.clone(), session_ms: 120_000, ..fixed("i1") });
-    let join_b = g.join(Join { member: b.clone(), session_ms: 120_000, ..fixed("i2") });
-    let _ = (g.joined(join_a), g.joined(join_b));
-    // Both changed nothing but their timeouts; the leader calls a rebalance once it is stable.
-    let leader = g.describe("g");
-    assert_eq!(leader.state, "CompletingRebalance");
-    let sync_a = g.sync(&a, 1, &[(&a, "A"), (&b, "B")]);
-    let sync_b = g.sync(&b, 1, &[(&a, "A"), (&b, "B")]);
+    let a = g.joined(join_a).unwrap();
+    let (a, leader) = (a.member, a.generation.unwrap().leader);
+    let b = g.joined(join_b).unwrap().member;
+    let give = [(&*a, "A"), (&*b, "B")];
+    let (sync_a, sync_b) = (g.sync(&a, 1, &give), g.sync(&b, 1, &give));
     assert!(g.synced(sync_a).is_some() && g.synced(sync_b).is_some());
-    assert_eq!(g.state(), "Stable");
+    let away = if leader == a { &b } else { &a };
+    // The leader calls a rebalance; the other one does not come.
+    let instance = instance_of(&mut g, &leader);
+    let join = g.join(Join { member: leader.clone(), ..patient(&instance) });
+    g.pass_ms(60_000);
+    let generation = g.joined(join).unwrap().generation.unwrap();
+    assert_eq!((generation.id, generation.members.len()), (2, 2), "its place is kept");
+    let sync = g.sync(&leader, 2, &[(&leader, "A"), (away, "B")]);
+    assert_eq!(g.synced(sync), Some(Ok("A".into())));
+    let sync = g.sync(away, 2, &[]);
+    assert_eq!(g.synced(sync), Some(Ok("B".into())), "as a member it may ask, though it was away");
 }
 
 #[test]

@@ -53,8 +53,8 @@ pub const NEW_MEMBER_JOIN: Duration = Duration::from_secs(5 * 60);
 /// Most tombstones that one step of expiry, or of forgetting topics, writes.
 pub const TOMBSTONES_MAX: usize = 1_000;
 
-/// Most groups that one such step looks at.
-pub const GROUPS_PER_STEP: usize = 1_000;
+/// Most groups and offsets that one such step looks at: a millisecond or two.
+pub const LOOKS_MAX: usize = 10_000;
 
 /// Pause between two such steps, so that requests get their turn.
 pub const STEP_PAUSE: Duration = Duration::from_millis(10);

@@ -5,6 +5,7 @@
 //! promise is 300 (`tests/group_memory.rs`).
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::rc::Rc;
 
 use engine::ids::LeaderEpoch;
@@ -117,11 +118,24 @@ impl OffsetTable {
         &'a self,
         group: &str,
     ) -> impl Iterator<Item = (&'a Rc<str>, i32, &'a Committed)> + use<'a> {
-        let number = self.groups.number(group);
-        let range = number.map(|group| {
+        self.of_group_after(group, None)
+    }
+
+    /// What comes behind `after`, a topic and a partition, of [`OffsetTable::of_group`]; all of
+    /// it if nobody has committed for that topic any more.
+    pub(super) fn of_group_after<'a>(
+        &'a self,
+        group: &str,
+        after: Option<(&str, i32)>,
+    ) -> impl Iterator<Item = (&'a Rc<str>, i32, &'a Committed)> + use<'a> {
+        let range = self.groups.number(group).map(|group| {
+            let after = after.and_then(|(topic, partition)| {
+                Some(Spot { group, topic: self.topics.number(topic)?, partition })
+            });
             let first = Spot { group, topic: 0, partition: i32::MIN };
             let last = Spot { group, topic: u32::MAX, partition: i32::MAX };
-            self.committed.range(first..=last)
+            let from = after.map_or(Bound::Included(first), Bound::Excluded);
+            self.committed.range((from, Bound::Included(last)))
         });
         range
             .into_iter()

@@ -29,7 +29,7 @@ impl Alone {
         let (hard, soft) = Default::default();
         let (log, replies) = Default::default();
         let mut alone = Alone { config, hard, soft, now: Instant::ZERO, log, replies, next: 0 };
-        alone.act(|seen, soft, out| Groups::begin(seen, soft, out));
+        alone.act(Groups::begin);
         alone
     }
 
@@ -80,7 +80,7 @@ impl Alone {
         let end = self.now.after(time);
         while let Some(due) = Groups::deadline(&self.soft).filter(|due| *due <= end) {
             self.now = self.now.max(due);
-            self.act(|seen, soft, out| Groups::expire(seen, soft, out));
+            self.act(Groups::expire);
         }
         self.now = end;
     }
@@ -96,7 +96,7 @@ impl Alone {
             let record = Stored::load(key.as_deref(), value.as_deref()).unwrap();
             Groups::apply(&mut self.hard, Offset::new(at as u64), &record);
         }
-        self.act(|seen, soft, out| Groups::begin(seen, soft, out));
+        self.act(Groups::begin);
     }
 
     pub fn join(&mut self, join: Join) -> Token {

@@ -19,6 +19,8 @@ pub struct Desk<'a> {
     pub at: Moment,
     /// Whose desk it is.
     pub group: Rc<str>,
+    /// The group as it is written down.
+    pub written: Option<Rc<ClassicValue>>,
     /// What is set.
     pub timers: &'a mut Timers,
     /// Where records and replies go.

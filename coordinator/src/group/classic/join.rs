@@ -7,6 +7,7 @@ use super::member::Member;
 use super::{Live, Phase};
 use crate::group::config::NEW_MEMBER_JOIN;
 use crate::group::mutant::Mutant;
+use crate::group::records::{ClassicValue, MemberValue};
 use crate::group::request::{Generation, GroupFault, Join, JoinedMember};
 use crate::machine::Token;
 
@@ -76,6 +77,9 @@ impl Live {
         if let Some(first) = &mut self.first {
             first.joined = true;
         }
+        if let Some(instance) = &join.instance {
+            remember_exchange(desk, instance, &id);
+        }
         let (kind, reason) = (join.protocol_type.clone(), join.reason.clone());
         self.add(id.clone(), Member::new(join, from), kind);
         desk.session(&id, NEW_MEMBER_JOIN);
@@ -97,7 +101,7 @@ impl Live {
         member.renew(join, from);
         desk.session(&id, member.session());
         self.members.insert(id.clone(), member);
-        self.statics.insert(instance, id.clone());
+        self.statics.insert(instance.clone(), id.clone());
         if self.pending_sync.remove(&old) {
             self.pending_sync.insert(id.clone());
         }
@@ -122,12 +126,16 @@ impl Live {
             }
             // The leader may be assigning to the old id right now.
             Phase::Stable | Phase::Completing => {
+                remember_exchange(desk, &instance, &id);
                 self.prepare(desk, &format!("static member {id} is back"));
             }
             Phase::Empty => {
                 unreachable!("a static member is a member, and an empty group has none")
             }
-            Phase::Preparing => self.complete_if_all_joined(desk),
+            Phase::Preparing => {
+                remember_exchange(desk, &instance, &id);
+                self.complete_if_all_joined(desk);
+            }
         }
     }
 
@@ -179,6 +187,22 @@ impl Live {
             members: members.unwrap_or_default(),
         }
     }
+}
+
+/// Writes down that a static member of the last assigned generation has another id. Kafka does so
+/// in a stable group only; but then whoever takes over during a rebalance knows the old id alone,
+/// and fences a member that did nothing wrong.
+fn remember_exchange(desk: &mut Desk<'_>, instance: &str, new: &str) {
+    let Some(written) = desk.written.clone() else { return };
+    let same = |member: &MemberValue| member.instance.as_deref() == Some(instance);
+    let Some(old) = written.members.iter().find(|member| same(member)) else { return };
+    let mut value = ClassicValue::clone(&written);
+    for id in value.members.iter_mut().map(|member| &mut member.id).chain(&mut value.leader) {
+        if *id == old.id {
+            *id = new.into();
+        }
+    }
+    desk.remember(value);
 }
 
 impl Member {

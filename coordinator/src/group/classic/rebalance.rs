@@ -9,6 +9,9 @@ use crate::group::mutant::Mutant;
 use crate::group::request::GroupFault;
 use crate::group::timers::Alarm;
 
+/// Shortest second round of waiting for members to rejoin.
+const ROUND_MIN: Duration = Duration::from_secs(1);
+
 impl Live {
     /// Takes up a group that was found in the log: its members' sessions begin now.
     pub(in crate::group) fn take_up(&mut self, desk: &mut Desk<'_>) {
@@ -65,6 +68,13 @@ impl Live {
         desk.set(Alarm::Join(desk.group.clone()), Duration::from_millis(self.rebalance_ms()));
     }
 
+    /// The time was over, and there is to be another round. Members may say that they need no
+    /// time at all; this must come to an end nevertheless.
+    fn await_more_joins(&mut self, desk: &mut Desk<'_>) {
+        let lasts = Duration::from_millis(self.rebalance_ms()).max(ROUND_MIN);
+        desk.set(Alarm::Join(desk.group.clone()), lasts);
+    }
+
     /// Begins the next generation if nobody is missing. The first one waits for its time.
     pub(super) fn complete_if_all_joined(&mut self, desk: &mut Desk<'_>) {
         if self.phase == Phase::Preparing && self.first.is_none() && self.all_have_joined() {
@@ -78,7 +88,7 @@ impl Live {
             return;
         }
         if desk.config.mutant == Some(Mutant::PendingForever) && !self.pending.is_empty() {
-            return self.await_joins(desk);
+            return self.await_more_joins(desk);
         }
         match &mut self.first {
             Some(First { delay_ms, remaining_ms, joined }) if *joined && *remaining_ms > 0 => {
@@ -110,7 +120,7 @@ impl Live {
         if !self.members.is_empty() && !self.lead_is_present() {
             // Only static members, all away: their sessions decide.
             tracing::warn!(group = %desk.group, "no member rejoined");
-            return self.await_joins(desk);
+            return self.await_more_joins(desk);
         }
         self.first = None;
         self.pending_sync.clear();

@@ -12,12 +12,15 @@ use engine::time::{Instant, Timestamp};
 
 use super::Committed;
 use crate::group::classic::{Live, Phase};
-use crate::group::config::{GROUPS_PER_STEP, GroupConfig, STEP_PAUSE, TOMBSTONES_MAX};
+use crate::group::config::{GroupConfig, LOOKS_MAX, STEP_PAUSE, TOMBSTONES_MAX};
 use crate::group::mutant::Mutant;
 use crate::group::records::{ClassicValue, OffsetKey, Record};
 use crate::group::timers::{Alarm, Timers};
 use crate::group::{Group, Groups, Soft};
 use crate::machine::Seen;
+
+/// What a tombstone takes in the log beyond its names, in bytes; more than it does.
+const TOMBSTONE_BYTES: usize = 64;
 
 /// What is to be swept.
 #[derive(Default)]
@@ -30,13 +33,43 @@ pub struct Sweep {
 }
 
 struct Walk {
-    /// The group that was looked at last.
-    after: Option<Rc<str>>,
+    /// The group to go on with, or the last one that is done.
+    from: Bound<Rc<str>>,
+    /// The offset of that group that was looked at last, if it is not done.
+    inside: Option<(Rc<str>, i32)>,
+    /// That group has offsets that stay.
+    stays: bool,
     /// Topics that are gone. Only what was committed before that goes with them: a topic of the
     /// same name may be there again.
     gone: BTreeMap<String, Timestamp>,
     /// Whether offsets are looked at for their age, too.
     expire: bool,
+}
+
+/// What one step may still do.
+struct Room {
+    looks: usize,
+    tombstones: usize,
+    bytes: usize,
+}
+
+impl Room {
+    /// Takes a tombstone's worth, if it is there.
+    fn take(&mut self, bytes: usize) -> bool {
+        let fits = self.tombstones > 0 && self.bytes >= bytes;
+        if fits {
+            self.tombstones -= 1;
+            self.bytes -= bytes;
+        }
+        fits
+    }
+
+    /// Takes a look's worth, if it is there.
+    fn look(&mut self) -> bool {
+        let fits = self.looks > 0;
+        self.looks -= usize::from(fits);
+        fits
+    }
 }
 
 impl Sweep {
@@ -47,7 +80,7 @@ impl Sweep {
         now: Instant,
         timers: &mut Timers,
     ) {
-        self.expiry = now.after(config.offsets_retention_check);
+        self.expiry = now.after(config.offsets_retention_check.max(STEP_PAUSE));
         timers.set(Alarm::Sweep, self.expiry);
     }
 
@@ -70,13 +103,15 @@ pub(in crate::group) fn step(seen: Seen<'_, Groups>, soft: &mut Soft, records: &
     let now = seen.at.now;
     let sweep = &mut soft.sweep;
     let mut walk = sweep.walk.take().unwrap_or_else(|| Walk {
-        after: None,
+        from: Bound::Unbounded,
+        inside: None,
+        stays: false,
         gone: std::mem::take(&mut sweep.gone),
         expire: now >= sweep.expiry,
     });
     if walk.go_on(seen, &soft.live, records) {
         if walk.expire {
-            sweep.expiry = now.after(seen.config.offsets_retention_check);
+            sweep.expiry = now.after(seen.config.offsets_retention_check.max(STEP_PAUSE));
         }
         let next = if sweep.gone.is_empty() { sweep.expiry } else { now };
         soft.timers.set(Alarm::Sweep, next);
@@ -94,54 +129,55 @@ impl Walk {
         live: &BTreeMap<Rc<str>, Live>,
         records: &mut Vec<Record>,
     ) -> bool {
-        let after = self.after.clone();
-        let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let rest = seen.hard.groups.range::<str, _>((from, Bound::Unbounded));
-        for (looked_at, (name, group)) in rest.enumerate() {
-            if looked_at == GROUPS_PER_STEP {
+        let mut room = Room {
+            looks: LOOKS_MAX,
+            tombstones: TOMBSTONES_MAX,
+            bytes: seen.config.records_bytes_max,
+        };
+        let from = self.from.clone();
+        let from = from.as_ref().map(|name| &**name);
+        for (name, group) in seen.hard.groups.range::<str, _>((from, Bound::Unbounded)) {
+            if !matches!(&self.from, Bound::Included(begun) if begun == name) {
+                (self.inside, self.stays) = (None, false);
+            }
+            self.from = Bound::Included(name.clone());
+            let Group::Classic(value) = group;
+            let life = Life { value: value.as_deref(), live: live.get(name) };
+            if !room.look() || !self.look_at(seen, name, life, &mut room, records) {
                 return false;
             }
-            let room = TOMBSTONES_MAX.saturating_sub(records.len());
-            let whole = match group {
-                Group::Classic(value) => {
-                    let life = Life { value: value.as_deref(), live: live.get(name) };
-                    self.look_at(seen, name, life, room, records)
-                }
-            };
-            if !whole {
-                // The rest of its offsets is for the next step: by then the first are gone.
-                return false;
-            }
-            self.after = Some(name.clone());
+            self.from = Bound::Excluded(name.clone());
         }
         true
     }
 
-    /// Forgets what is to be forgotten of one group, at most `room` offsets; whether that was all.
+    /// Forgets what is to be forgotten of one group; whether that was all.
     fn look_at(
-        &self,
+        &mut self,
         seen: Seen<'_, Groups>,
         name: &str,
         life: Life<'_>,
-        room: usize,
+        room: &mut Room,
         records: &mut Vec<Record>,
     ) -> bool {
-        let (mut left, mut forgotten) = (0, 0);
-        for (topic, partition, committed) in seen.hard.offsets.of_group(name) {
+        let inside = self.inside.clone();
+        let after = inside.as_ref().map(|(topic, partition)| (&**topic, *partition));
+        for (topic, partition, committed) in seen.hard.offsets.of_group_after(name, after) {
             let is_gone = self.gone.get(&**topic).is_some_and(|when| committed.committed <= *when);
-            if !is_gone && !(self.expire && life.expires(seen, topic, committed)) {
-                left += 1;
-                continue;
-            }
-            if forgotten == room {
+            let goes = is_gone || (self.expire && life.expires(seen, topic, committed));
+            if !room.look() || (goes && !room.take(name.len() + topic.len() + TOMBSTONE_BYTES)) {
                 return false;
             }
-            forgotten += 1;
-            let key = OffsetKey { group: name.into(), topic: topic.to_string(), partition };
-            records.push(Record::Offset(key, None));
+            self.inside = Some((topic.clone(), partition));
+            self.stays |= !goes;
+            if goes {
+                let key = OffsetKey { group: name.into(), topic: topic.to_string(), partition };
+                records.push(Record::Offset(key, None));
+            }
         }
         // A group without members and offsets is nothing to anybody.
-        if self.expire && left == 0 && life.is_idle() {
+        let over = self.expire && !self.stays && life.is_idle();
+        if over && room.take(name.len() + TOMBSTONE_BYTES) {
             records.push(Record::Classic(name.into(), None));
         }
         true
