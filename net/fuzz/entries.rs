@@ -9,13 +9,21 @@ use net::wire::alter_partition_reassignments::{
     AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
 };
 use net::wire::api_versions::*;
+use net::wire::consumer_group_describe::{
+    ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse,
+};
+use net::wire::consumer_group_heartbeat::{
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse,
+};
 use net::wire::control::{ControlRequest, ControlResponse};
 use net::wire::create_partitions::{CreatePartitionsRequest, CreatePartitionsResponse};
 use net::wire::create_topics::{CreateTopicsRequest, CreateTopicsResponse};
+use net::wire::delete_groups::{DeleteGroupsRequest, DeleteGroupsResponse};
 use net::wire::delete_records::{DeleteRecordsRequest, DeleteRecordsResponse};
 use net::wire::delete_topics::{DeleteTopicsRequest, DeleteTopicsResponse};
 use net::wire::describe_cluster::{DescribeClusterRequest, DescribeClusterResponse};
 use net::wire::describe_configs::{DescribeConfigsRequest, DescribeConfigsResponse};
+use net::wire::describe_groups::{DescribeGroupsRequest, DescribeGroupsResponse};
 use net::wire::describe_log_dirs::{DescribeLogDirsRequest, DescribeLogDirsResponse};
 use net::wire::describe_producers::{DescribeProducersRequest, DescribeProducersResponse};
 use net::wire::describe_quorum::{DescribeQuorumRequest, DescribeQuorumResponse};
@@ -25,19 +33,27 @@ use net::wire::describe_topic_partitions::{
 use net::wire::elect_leaders::{ElectLeadersRequest, ElectLeadersResponse};
 use net::wire::fetch::{FetchRequest, FetchResponse};
 use net::wire::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse};
+use net::wire::heartbeat::{HeartbeatRequest, HeartbeatResponse};
 use net::wire::init_producer_id::{InitProducerIdRequest, InitProducerIdResponse};
+use net::wire::join_group::{JoinGroupRequest, JoinGroupResponse};
+use net::wire::leave_group::{LeaveGroupRequest, LeaveGroupResponse};
 use net::wire::list_config_resources::{ListConfigResourcesRequest, ListConfigResourcesResponse};
+use net::wire::list_groups::{ListGroupsRequest, ListGroupsResponse};
 use net::wire::list_offsets::{ListOffsetsRequest, ListOffsetsResponse};
 use net::wire::list_partition_reassignments::{
     ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
 };
 use net::wire::metadata::{MetadataRequest, MetadataResponse};
 use net::wire::metadata_fetch::{MetadataFetchRequest, MetadataFetchResponse};
+use net::wire::offset_commit::{OffsetCommitRequest, OffsetCommitResponse};
+use net::wire::offset_delete::{OffsetDeleteRequest, OffsetDeleteResponse};
+use net::wire::offset_fetch::{OffsetFetchRequest, OffsetFetchResponse};
 use net::wire::offset_for_leader_epoch::{
     OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
 };
 use net::wire::produce::{ProduceRequest, ProduceResponse};
 use net::wire::quorum::{QuorumRequest, QuorumResponse};
+use net::wire::sync_group::{SyncGroupRequest, SyncGroupResponse};
 use net::wire::unregister_broker::{UnregisterBrokerRequest, UnregisterBrokerResponse};
 use net::wire::update_features::{UpdateFeaturesRequest, UpdateFeaturesResponse};
 use net::wire::{
@@ -154,32 +170,38 @@ entries! {
     /// All requests.
     REQUESTS, request_frame:
         ProduceRequest<'_>, FetchRequest<'_>, ListOffsetsRequest<'_>, MetadataRequest<'_>,
-        FindCoordinatorRequest<'_>, ApiVersionsRequest<'_>, CreateTopicsRequest<'_>,
-        DeleteTopicsRequest<'_>, DeleteRecordsRequest<'_>, InitProducerIdRequest<'_>,
-        OffsetForLeaderEpochRequest<'_>, DescribeConfigsRequest<'_>, AlterConfigsRequest<'_>,
-        DescribeLogDirsRequest<'_>, CreatePartitionsRequest<'_>, ElectLeadersRequest<'_>,
-        IncrementalAlterConfigsRequest<'_>, AlterPartitionReassignmentsRequest<'_>,
-        ListPartitionReassignmentsRequest<'_>, DescribeQuorumRequest<'_>,
-        UpdateFeaturesRequest<'_>, DescribeClusterRequest, DescribeProducersRequest<'_>,
-        UnregisterBrokerRequest, ListConfigResourcesRequest<'_>,
-        DescribeTopicPartitionsRequest<'_>, QuorumRequest<'_>, ControlRequest<'_>,
-        MetadataFetchRequest,
+        OffsetCommitRequest<'_>, OffsetFetchRequest<'_>, FindCoordinatorRequest<'_>,
+        JoinGroupRequest<'_>, HeartbeatRequest<'_>, LeaveGroupRequest<'_>, SyncGroupRequest<'_>,
+        DescribeGroupsRequest<'_>, ListGroupsRequest<'_>, ApiVersionsRequest<'_>,
+        CreateTopicsRequest<'_>, DeleteTopicsRequest<'_>, DeleteRecordsRequest<'_>,
+        InitProducerIdRequest<'_>, OffsetForLeaderEpochRequest<'_>, DescribeConfigsRequest<'_>,
+        AlterConfigsRequest<'_>, DescribeLogDirsRequest<'_>, CreatePartitionsRequest<'_>,
+        DeleteGroupsRequest<'_>, ElectLeadersRequest<'_>, IncrementalAlterConfigsRequest<'_>,
+        AlterPartitionReassignmentsRequest<'_>, ListPartitionReassignmentsRequest<'_>,
+        OffsetDeleteRequest<'_>, DescribeQuorumRequest<'_>, UpdateFeaturesRequest<'_>,
+        DescribeClusterRequest, DescribeProducersRequest<'_>, UnregisterBrokerRequest,
+        ConsumerGroupHeartbeatRequest<'_>, ConsumerGroupDescribeRequest<'_>,
+        ListConfigResourcesRequest<'_>, DescribeTopicPartitionsRequest<'_>, QuorumRequest<'_>,
+        ControlRequest<'_>, MetadataFetchRequest,
 }
 
 entries! {
     /// All responses, in the order of their requests.
     RESPONSES, response_frame:
         ProduceResponse<'_>, FetchResponse<'_>, ListOffsetsResponse<'_>, MetadataResponse<'_>,
-        FindCoordinatorResponse<'_>, ApiVersionsResponse<'_>, CreateTopicsResponse<'_>,
-        DeleteTopicsResponse<'_>, DeleteRecordsResponse<'_>, InitProducerIdResponse,
-        OffsetForLeaderEpochResponse<'_>, DescribeConfigsResponse<'_>, AlterConfigsResponse<'_>,
-        DescribeLogDirsResponse<'_>, CreatePartitionsResponse<'_>, ElectLeadersResponse<'_>,
-        IncrementalAlterConfigsResponse<'_>, AlterPartitionReassignmentsResponse<'_>,
-        ListPartitionReassignmentsResponse<'_>, DescribeQuorumResponse<'_>,
-        UpdateFeaturesResponse<'_>, DescribeClusterResponse<'_>, DescribeProducersResponse<'_>,
-        UnregisterBrokerResponse<'_>, ListConfigResourcesResponse<'_>,
-        DescribeTopicPartitionsResponse<'_>, QuorumResponse<'_>, ControlResponse<'_>,
-        MetadataFetchResponse<'_>,
+        OffsetCommitResponse<'_>, OffsetFetchResponse<'_>, FindCoordinatorResponse<'_>,
+        JoinGroupResponse<'_>, HeartbeatResponse, LeaveGroupResponse<'_>, SyncGroupResponse<'_>,
+        DescribeGroupsResponse<'_>, ListGroupsResponse<'_>, ApiVersionsResponse<'_>,
+        CreateTopicsResponse<'_>, DeleteTopicsResponse<'_>, DeleteRecordsResponse<'_>,
+        InitProducerIdResponse, OffsetForLeaderEpochResponse<'_>, DescribeConfigsResponse<'_>,
+        AlterConfigsResponse<'_>, DescribeLogDirsResponse<'_>, CreatePartitionsResponse<'_>,
+        DeleteGroupsResponse<'_>, ElectLeadersResponse<'_>, IncrementalAlterConfigsResponse<'_>,
+        AlterPartitionReassignmentsResponse<'_>, ListPartitionReassignmentsResponse<'_>,
+        OffsetDeleteResponse<'_>, DescribeQuorumResponse<'_>, UpdateFeaturesResponse<'_>,
+        DescribeClusterResponse<'_>, DescribeProducersResponse<'_>, UnregisterBrokerResponse<'_>,
+        ConsumerGroupHeartbeatResponse<'_>, ConsumerGroupDescribeResponse<'_>,
+        ListConfigResourcesResponse<'_>, DescribeTopicPartitionsResponse<'_>, QuorumResponse<'_>,
+        ControlResponse<'_>, MetadataFetchResponse<'_>,
 }
 
 /// Which message, in which version, the input is about, and its body.
