@@ -114,6 +114,7 @@ const RENAMED: &[(&str, &str, &str)] = &[
 const NEWER: &[(&str, &str)] = &[
     ("ApiVersionsRequest", "cluster_id"),
     ("ApiVersionsRequest", "node_id"),
+    ("DeleteGroupsResponse", "error_message"),
     ("DescribeLogDirsResponse", "is_cordoned"),
     ("FetchRequest", "durable_end"),
     ("FetchRequest", "partition_epoch"),
