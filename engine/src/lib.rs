@@ -1,9 +1,10 @@
 //! # engine: one log on one disk
 //!
-//! A partition log on one device. What this crate promises: offsets are contiguous (but for what
-//! compaction removed); what [`log::Log::append`] returned can be read in that order; after a crash the log is a prefix of
-//! what was appended, at least up to the last completed sync (power) or write (process); what was
-//! truncated stays away. What it must not know: topics' names, leaders, clients, sockets.
+//! A partition log on one device. What this crate promises: offsets are contiguous, but for what
+//! compaction removed; what [`log::Log::append`] returned can be read in that order; after a crash
+//! the log is a prefix of what was appended, at least up to the last completed sync (power) or
+//! write (process); what was truncated stays away; of each key of a compacted log the newest record
+//! is there. What it must not know: topics' names, leaders, clients, sockets.
 //!
 //! ## What it promises
 //!

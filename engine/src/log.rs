@@ -525,8 +525,8 @@ impl<E: Env> State<E> {
         if self.replaying { Err(AppendError::NoSpace) } else { Ok(()) }
     }
 
-    /// Copies a batch, whose offsets begin at the end or after a hole, into the tail, stamped with `at`. `busy`:
-    /// more are likely to share its block. Then [`Inner::on_placed`].
+    /// Copies a batch, whose offsets begin at the end or after a hole, into the tail, stamped with
+    /// `at`. `busy`: more are likely to share its block. Then [`Inner::on_placed`].
     fn place(&mut self, env: &E, batch: &Checked<'_>, at: Stamp, early: bool, busy: bool) {
         let now = env.wall();
         if self.must_roll(batch, at.base_offset, now) {

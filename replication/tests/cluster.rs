@@ -13,7 +13,7 @@ mod cluster {
     pub mod link;
 }
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -47,6 +47,10 @@ pub struct Shared {
     /// Offset to number, of what was acknowledged.
     acked: RefCell<BTreeMap<u64, u64>>,
     refused: RefCell<u64>,
+    /// Distinct keys, of which only the newest records stay; 0: nothing is compacted.
+    pub keys: u64,
+    /// Bytes that compaction removed.
+    pub shrunk: Cell<u64>,
 }
 
 impl Shared {
@@ -70,7 +74,9 @@ async fn produce(shared: Rc<Shared>, batches: u64) {
         value[..8].copy_from_slice(&number.to_be_bytes());
         let mut builder = BatchBuilder::new(u32::MAX);
         for _ in 0..shared.random.between(1, 3) {
-            let record = NewRecord { value: Some(&value), ..NewRecord::default() };
+            let key = number.checked_rem(shared.keys).map(u64::to_be_bytes);
+            let key = key.as_ref().map(|key| &key[..]);
+            let record = NewRecord { key, value: Some(&value), ..NewRecord::default() };
             builder.push(&record).expect("no maximum");
         }
         let bytes = builder.build().expect("uncompressed");
@@ -112,6 +118,10 @@ async fn numbers(partition: &Partition<engine::env::sim::SimEnv>) -> BTreeMap<u6
 }
 
 fn in_cluster(seed: u64, run: impl AsyncFnOnce(Rc<Shared>, Vec<Broker>)) {
+    in_cluster_of(seed, 0, run);
+}
+
+fn in_cluster_of(seed: u64, keys: u64, run: impl AsyncFnOnce(Rc<Shared>, Vec<Broker>)) {
     let sim = Sim::new(seed);
     let random = sim.workload(0);
     let mut controller = Controller::new(seed);
@@ -128,6 +138,8 @@ fn in_cluster(seed: u64, run: impl AsyncFnOnce(Rc<Shared>, Vec<Broker>)) {
         lives: RefCell::default(),
         acked: RefCell::default(),
         refused: RefCell::default(),
+        keys,
+        shrunk: Cell::default(),
     });
     let brokers: Vec<_> = ids.into_iter().map(|id| Broker::new(id, &shared)).collect();
     shared.sim.run_until(run(shared.clone(), brokers));
@@ -168,6 +180,69 @@ async fn compare(shared: &Rc<Shared>, seed: u64) {
         let found = first.get(base).map(|found| found.1);
         assert_eq!(found, Some(*number), "seed {seed}: acknowledged at {base} and gone");
     }
+}
+
+/// Where the newest record of each key stands, and its number.
+async fn newest(partition: &Partition<engine::env::sim::SimEnv>) -> BTreeMap<Vec<u8>, (u64, u64)> {
+    let (mut at, end) = (partition.log().start(), partition.log().end());
+    let mut found = BTreeMap::new();
+    while at < end {
+        let limit = engine::log::Limit { bytes_max: 50_000, bound: end, at_least_one: true };
+        let chunk = partition.log().read(at, limit).await.expect("readable");
+        for batch in chunk.slices.iter().flat_map(|slice| batches(slice)) {
+            let (batch, mut scratch) = (batch.expect("whole"), Vec::new());
+            for record in batch.records(&mut scratch, 1 << 20).unwrap() {
+                let record = record.unwrap();
+                let number = record.value.unwrap()[..8].try_into().unwrap();
+                let newest = (record.offset.value(), u64::from_be_bytes(number));
+                found.insert(record.key.unwrap().to_vec(), newest);
+            }
+        }
+        assert!(chunk.next > at);
+        at = chunk.next;
+    }
+    found
+}
+
+#[test]
+fn compacted_logs_agree_on_what_is_newest() {
+    let shrunk = Cell::new(0);
+    each_seed(|seed| {
+        in_cluster_of(seed, 12, async |shared, mut brokers| {
+            for broker in &brokers {
+                broker.start().await;
+            }
+            let produced = shared.clone();
+            shared.sim.spawn(async move { produce(produced, 250).await });
+            for _ in 0..shared.random.between(3, 8) {
+                shared.pause(shared.random.between(1_000, 60_000)).await;
+                // One at a time, so that the others go on and compact without it.
+                let broker = &mut brokers[shared.random.below(3) as usize];
+                let end = if shared.random.chance(1, 2) { End::Kill } else { End::PowerCut };
+                broker.end(end);
+                shared.pause(shared.random.between(50_000, 150_000)).await;
+                broker.start().await;
+            }
+            until_well(&shared, seed).await;
+            shared.pause(1_000_000).await;
+            until_well(&shared, seed).await;
+            let lives = shared.lives.borrow();
+            let all: Vec<_> = lives.values().filter_map(|life| life.partition()).collect();
+            let first = newest(&all[0]).await;
+            for partition in &all[1..] {
+                assert_eq!(newest(partition).await, first, "seed {seed}: logs differ");
+            }
+            for (&base, &number) in &*shared.acked.borrow() {
+                let key = (number % shared.keys).to_be_bytes();
+                let found = first.get(&key[..]);
+                let there = found.is_some_and(|&(at, of)| at >= base && of >= number);
+                assert!(there, "seed {seed}: {number} was acknowledged at {base}, now {found:?}");
+            }
+            shrunk.set(shrunk.get() + shared.shrunk.get());
+        });
+    });
+    println!("SEEN {} bytes removed", shrunk.get());
+    assert!(shrunk.get() > 0);
 }
 
 #[test]

@@ -156,27 +156,14 @@ impl<E: Env> Inner<E> {
             let segments: Vec<_> = all.iter().take(count).cloned().collect();
             (segments, ends, state.config.clone(), state.cleaned)
         };
-        let mut extents = Vec::with_capacity(segments.len());
-        for (segment, end) in segments.iter().zip(ends) {
-            let dirty = end > cleaned;
-            let lag = dirty && config.min_compaction_lag_ms > 0;
-            let latest = if lag { self.latest(segment).await? } else { None };
-            let wait = dirty && config.max_compaction_lag_ms.is_some();
-            let first = if wait { self.first(segment).await? } else { None };
-            let (base, bytes) = (segment.base, segment.size.get());
-            extents.push(Extent { base, end, bytes, first, latest });
-        }
         let done = Compacted { cleaned, ..Compacted::default() };
-        Ok(Round {
-            log: self,
-            config,
-            now: self.env.wall(),
-            segments,
-            extents,
-            behind: 0,
-            truncations,
-            done,
-        })
+        let (log, now, behind, extents) = (self, self.env.wall(), 0, Vec::new());
+        let mut round = Round { log, config, now, segments, extents, behind, truncations, done };
+        for (segment, end) in round.segments.clone().into_iter().zip(ends) {
+            let extent = round.extent(&segment, end).await.map_err(|error| round.judge(error))?;
+            round.extents.push(extent);
+        }
+        Ok(round)
     }
 
     /// The largest timestamp of a segment's first batch.
@@ -215,6 +202,17 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 impl<E: Env> Round<'_, E> {
+    /// What a plan needs to know of a segment.
+    async fn extent(&self, segment: &Rc<Segment<E>>, end: Offset) -> Result<Extent, ReadError> {
+        let (dirty, config) = (end > self.done.cleaned, &self.config);
+        let lag = dirty && config.min_compaction_lag_ms > 0;
+        let latest = if lag { self.log.latest(segment).await? } else { None };
+        let wait = dirty && config.max_compaction_lag_ms.is_some();
+        let first = if wait { self.log.first(segment).await? } else { None };
+        let (base, bytes) = (segment.base, segment.size.get());
+        Ok(Extent { base, end, bytes, first, latest })
+    }
+
     fn survey(&self, bound: Offset) -> Survey {
         survey(&self.extents, self.done.cleaned, bound, self.now, &self.config)
     }

@@ -203,7 +203,8 @@ impl<'a, E: Env> Scan<'a, E> {
         }
     }
 
-    /// Ends what compaction began; lists the segment files; removes those that a crash kept from being removed.
+    /// Ends what compaction began; lists the segment files; removes those that a crash kept from
+    /// being removed.
     async fn find_segments(&mut self) -> Result<(), OpenError> {
         finish_swaps(self.env, self.dir).await?;
         let entries = self.env.list(self.dir).await?;

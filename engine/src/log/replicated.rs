@@ -3,8 +3,8 @@
 //!
 //! A follower decides nothing. Sequences are not judged: the leader has, and its log is the truth,
 //! so that producers are only told. What is checked is what can be wrong between two brokers: that
-//! the batches follow the end, with a hole only where one is expected, and that epochs do not fall (Kafka's
-//! `UnifiedLog.appendAsFollower`).
+//! the batches follow the end, with a hole only where one is expected, and that epochs do not fall
+//! (Kafka's `UnifiedLog.appendAsFollower`).
 
 use super::holes::Holes;
 use super::{AppendError, Log};

@@ -79,8 +79,8 @@ impl<E: Env> Inner<E> {
         Ok(true)
     }
 
-    /// Whether these segments, one or more after each other, are part of the log, and nobody is about to
-    /// change that.
+    /// Whether these segments, one or more after each other, are part of the log, and nobody is
+    /// about to change that.
     pub(super) fn holds(&self, segments: &[Rc<Segment<E>>]) -> bool {
         let state = self.state.borrow();
         let is_first = |s: &Rc<Segment<E>>| Rc::ptr_eq(s, &segments[0]);

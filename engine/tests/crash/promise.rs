@@ -397,8 +397,8 @@ impl Promise {
 
     /// Offset of the first record from `start` on whose time is at least `time`.
     pub fn first_at(&self, start: u64, time: i64) -> Option<u64> {
-        let records = self.batches.iter().flat_map(|b| (b.base..b.end).zip(&b.sent.times));
-        records.filter(|(at, _)| *at >= start).find(|(_, at)| **at >= time).map(|(at, _)| at)
+        let mut records = self.batches.iter().flat_map(|b| &b.records);
+        records.find(|(offset, at)| *offset >= start && *at >= time).map(|record| record.0)
     }
 
     /// Records are found by their time; the saved indexes are hints for that.

@@ -12,7 +12,7 @@ use engine::config::LogConfig;
 use engine::env::sim::{End, Node, SimEnv};
 use engine::env::{Env, Queue};
 use engine::ids::{BrokerEpoch, BrokerId};
-use engine::log::{Bounds, Disk, Log, Shared as LogShared};
+use engine::log::{Bounds, Cleaner, CompactError, Disk, Log, Shared as LogShared};
 use engine::time::Instant;
 use engine::wait::{Watch, any};
 use futures_lite::future;
@@ -79,8 +79,14 @@ impl Broker {
     /// Opens the log and registers, then applies what is decided from there on.
     pub async fn start(&self) {
         let env = self.node.env();
-        let log_config =
-            LogConfig { segment_bytes: 60_000, min_insync_replicas: 2, ..LogConfig::default() };
+        let compacts = self.shared.keys > 0;
+        let log_config = LogConfig {
+            segment_bytes: if compacts { 10_000 } else { 60_000 },
+            min_insync_replicas: 2,
+            compacts,
+            min_dirty_ppm: 0,
+            ..LogConfig::default()
+        };
         let log_shared = LogShared {
             budget: BlockBudget::new(100_000, 1 << 20),
             disk: Disk::default(),
@@ -109,6 +115,9 @@ impl Broker {
         let _ = partition.assign(current).await;
         let (shared, applied) = (self.shared.clone(), life.clone());
         env.spawn(Queue::Background, apply(shared, applied, seen));
+        if compacts {
+            env.spawn(Queue::Background, compact(self.shared.clone(), life.clone()));
+        }
         env.spawn(Queue::Replication, replicate(self.shared.clone(), life));
         self.shared.controller.borrow_mut().unfence(self.id);
     }
@@ -156,6 +165,23 @@ async fn apply(shared: Rc<Shared>, life: Rc<Life>, mut seen: usize) {
             seen = if shared.random.chance(1, 2) { history } else { seen + 1 };
             let assignment = shared.controller.borrow().history[seen - 1].1.clone();
             let _ = partition.assign(assignment).await;
+        }
+    }
+}
+
+/// Compacts the log again and again, with little memory.
+async fn compact(shared: Rc<Shared>, life: Rc<Life>) {
+    let mut cleaner = Cleaner::new(10 * 24);
+    loop {
+        shared.pause(shared.random.between(1_000, 20_000)).await;
+        let Some(partition) = life.partition() else { return };
+        match partition.compact(&mut cleaner).await {
+            Ok(Some(done)) => {
+                let shrunk = done.read_bytes.saturating_sub(done.written_bytes);
+                shared.shrunk.set(shared.shrunk.get() + shrunk);
+            }
+            Ok(None) | Err(CompactError::Interrupted) => {}
+            Err(error) => panic!("{error}"),
         }
     }
 }
