@@ -31,10 +31,11 @@ class Holding(NamedTuple):
 
 
 class Member:
-    """The history of one process, read as it grows."""
+    """The history of one process, read as it grows. identity: who it is to the group, its group.instance.id if it has one;
+    killed: when."""
 
-    def __init__(self, name, path):
-        self.name, self.path, self.killed = name, path, None
+    def __init__(self, name, path, identity):
+        self.name, self.path, self.identity, self.killed = name, path, identity, None
         self.events, self.owned, self.polls, self.position, self.rest = [], {}, 0, {}, ""
         self.closed = False
         open(path, "a").close()
@@ -84,6 +85,7 @@ class Judge:
         self.title, self.members, self.written, self.ends = title, members, written, ends
         self.failures = 0
         self.slack_ns = 0  # how much later than it was true a line may be written
+        self.dropped = {}  # (partition, offset) → member: what a client may throw away at its end, one each
         self.polls = defaultdict(list)  # partition → polls
         self.commits = defaultdict(list)  # partition → (time, offset, member)
         self.holdings = defaultdict(list)
@@ -106,7 +108,8 @@ class Judge:
         else:
             print(f"ok   {self.title}: {name}{': ' + detail if detail else ''}", flush=True)
 
-    def all(self, tells_generations):
+    def all(self, generations_of):
+        """generations_of: the members among whom a generation is one and the same; none, if clients do not tell."""
         total = sum(map(len, self.polls.values()))
         again = total - len({(p.partition, p.offset) for polls in self.polls.values() for p in polls})
         self.check("nothing skipped, and all as it was written", self.skipped(), f"{len(self.written)} records, {again} of them polled again")
@@ -115,12 +118,14 @@ class Judge:
         self.check("order per partition and assignment, none without one", self.disorder())
         self.check("who takes over begins where the last one committed", self.wrong_starts())
         self.check("one owner at a time", self.overlaps(), f"{sum(map(len, self.holdings.values()))} assignments")
-        if tells_generations:
-            self.check("one owner per generation", self.shared_generations())
+        if generations_of:
+            self.check("one owner per generation", self.shared_generations({m.name: m.identity for m in generations_of}))
         self.check("every member had a part", (f"{m.name} polled nothing" for m in self.members if not m.polls))
 
     def skipped(self):
         seen = {(p.partition, p.offset) for polls in self.polls.values() for p in polls}
+        forgiven = {member: place for place, member in self.dropped.items() if place not in seen}
+        seen |= set(forgiven.values())
         for p, end in self.ends.items():
             missing = [o for o in range(end) if (p, o) not in seen]
             if missing:
@@ -183,7 +188,7 @@ class Judge:
             start, begin = polls[0]["offset"], holding.begin
             committed = max((o for time, o, _ in self.commits[p] if time < begin), default=0)
             known = max((q.offset + 1 for q in self.polls[p] if q.time < polls[0]["time_ns"]), default=0)
-            if not committed <= start <= known:
+            if not committed <= start <= known + ((p, known) in self.dropped):
                 yield f"{m.name} began at {p}/{start}; {committed} was committed, {known} read"
 
     def overlaps(self):
@@ -193,9 +198,10 @@ class Judge:
                     late = (a.end - b.begin) / 1e6
                     yield f"partition {p}: {b.member} has it {late:.1f} ms before {a.member} gives it up"
 
-    def shared_generations(self):
+    def shared_generations(self, identities):
         for p, holdings in self.holdings.items():
             owners = {}
             for h in holdings:
-                if h.generation is not None and owners.setdefault(h.generation, h.member) != h.member:
+                who = identities.get(h.member)
+                if who and h.generation is not None and owners.setdefault(h.generation, who) != who:
                     yield f"partition {p}: {owners[h.generation]} and {h.member} have it in generation {h.generation}"
