@@ -86,6 +86,7 @@ class Judge:
         self.failures = 0
         self.slack_ns = 0  # how much later than it was true a line may be written
         self.dropped = {}  # (partition, offset) → member: what a client may throw away at its end, one each
+        self.answers = []  # of the broker: (asked, answered, partition → offset)
         self.polls = defaultdict(list)  # partition → polls
         self.commits = defaultdict(list)  # partition → (time, offset, member)
         self.holdings = defaultdict(list)
@@ -113,7 +114,7 @@ class Judge:
         total = sum(map(len, self.polls.values()))
         again = total - len({(p.partition, p.offset) for polls in self.polls.values() for p in polls})
         self.check("nothing skipped, and all as it was written", self.skipped(), f"{len(self.written)} records, {again} of them polled again")
-        self.check("at least once: polled before committed", self.committed_unread(), f"{sum(map(len, self.commits.values()))} commits")
+        self.check("at least once: polled before committed", self.committed_unread(), f"{sum(map(len, self.commits.values()))} commits told, {len(self.answers)} times asked")
         self.check("committed offsets never fall", self.fallen())
         self.check("order per partition and assignment, none without one", self.disorder())
         self.check("who takes over begins where the last one committed", self.wrong_starts())
@@ -137,7 +138,8 @@ class Judge:
                     yield f"{poll.partition}/{poll.offset} is {(poll.key, poll.value)} instead of {expected}"
 
     def committed_unread(self):
-        for p, commits in self.commits.items():
+        for p in self.ends:
+            commits = self.commits[p]
             first = {}
             for poll in self.polls[p]:
                 first.setdefault(poll.offset, poll.time)
@@ -145,7 +147,8 @@ class Judge:
             for o in range(max(first, default=-1) + 1):
                 reached = max(reached, first.get(o, FOREVER))
                 ready.append(reached)
-            for time, offset, member in commits:
+            told = [(answered, offsets[p], "the group has") for _, answered, offsets in self.answers if p in offsets]
+            for time, offset, member in commits + told:
                 if offset > len(ready) or offset and ready[offset - 1] > time:
                     yield f"{member} committed {offset} of partition {p} before all below it was polled"
 
@@ -187,9 +190,10 @@ class Judge:
                 continue
             start, begin = polls[0]["offset"], holding.begin
             committed = max((o for time, o, _ in self.commits[p] if time < begin), default=0)
+            told = max((offsets.get(p, 0) for _, answered, offsets in self.answers if answered < begin), default=0)
             known = max((q.offset + 1 for q in self.polls[p] if q.time < polls[0]["time_ns"]), default=0)
-            if not committed <= start <= known + ((p, known) in self.dropped):
-                yield f"{m.name} began at {p}/{start}; {committed} was committed, {known} read"
+            if not max(committed, told) <= start <= known + ((p, known) in self.dropped):
+                yield f"{m.name} began at {p}/{start}; {max(committed, told)} was committed, {known} read"
 
     def overlaps(self):
         for p, holdings in self.holdings.items():

@@ -95,7 +95,7 @@ class Watcher(threading.Thread):
     def ask(self):
         asked = time.time_ns()
         told = self.suite.committed()
-        self.answers.append((asked, told))
+        self.answers.append((asked, time.time_ns(), told))
         for p, offset in told.items():
             line = {"op": "committed", "group": self.suite.group, "topic": self.suite.topic, "partition": p}
             self.history.write(json.dumps({**line, "client": "watcher", "offset": offset, "time_ns": asked}) + "\n")
@@ -327,6 +327,7 @@ class Suite:
     def judge(self, last):
         self.refresh()
         judge = Judge(self.title, self.members, self.producer.written, self.ends)
+        judge.answers = self.watcher.answers
         if self.clients == ["kcat"]:
             judge.slack_ns = 500_000_000  # its lines are stamped by the reader of a pipe
             # A record that it gets after SIGTERM is not printed, but stored as done and committed: kcat's own doing.
@@ -357,7 +358,7 @@ class Suite:
 
     def answers_fallen(self, judge):
         highest, events = {}, []
-        for asked, told in self.watcher.answers:
+        for asked, _, told in self.watcher.answers:
             events += [(asked, 1, p, offset) for p, offset in told.items()]
         for p, commits in judge.commits.items():
             events += [(at, 0, p, offset) for at, offset, _ in commits]
