@@ -415,7 +415,9 @@ def main():
     arguments.add_argument("--judge")
     arguments.add_argument("--kill")
     arguments.add_argument("--return")
-    sys.exit(Suite(arguments.parse_args()).run())
+    status = Suite(arguments.parse_args()).run()
+    sys.stdout.flush()
+    os._exit(status)  # threads that are in the client's library may still run, which an orderly end does not survive
 
 
 main()
