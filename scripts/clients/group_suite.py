@@ -209,7 +209,19 @@ class Suite:
         return {t.partition: t.offset for t in answer.topic_partitions if t.offset >= 0 and t.error is None}
 
     def describe(self):
-        return self.admin.describe_consumer_groups([self.group], request_timeout=5)[self.group].result(10)
+        """Asks again while there is nobody to answer."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return self.admin.describe_consumer_groups([self.group], request_timeout=5)[self.group].result(10)
+            except ck.KafkaException as error:
+                if time.monotonic() > deadline:
+                    raise Refused(f"the group cannot be described: {error}") from None
+                time.sleep(0.2)
+
+    def ask_for_certain(self):
+        self.describe()
+        return self.watcher.ask()
 
     # --- The plans -----------------------------------------------------------------------------------------------------
 
@@ -218,7 +230,7 @@ class Suite:
         self.close(*members)
         time.sleep(0.5)
         self.ends = self.producer.finish()
-        self.resting = self.watcher.ask()
+        self.resting = self.ask_for_certain()
         if not self.resting:
             raise Refused("nothing is committed")
 
@@ -292,9 +304,7 @@ class Suite:
                 f"{turn}: each commits with another coordinator",
                 lambda: all(sum(e["op"] == "commit" for e in m.events) > told[m.name] + 3 for m in ms),
             )
-            after = self.describe().coordinator.id
-            if after == node:
-                raise Refused(f"the coordinator is {after}, which is dead")
+            self.wait_for(f"{turn}: the group has another coordinator", lambda n=node: self.describe().coordinator.id != n)
             subprocess.run([*getattr(self.options, "return").split(), str(node)], check=True)
             time.sleep(3)
             self.share(f"{turn}: broker {node} is back", *ms)
@@ -310,7 +320,7 @@ class Suite:
         self.producer, self.watcher = Producer(self), Watcher(self)
         try:
             getattr(self, self.options.plan)()
-            last = self.watcher.ask()
+            last = self.ask_for_certain()
             self.watcher.done.set()
             self.watcher.join(10)
         except Refused as problem:
