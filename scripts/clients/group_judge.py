@@ -143,6 +143,9 @@ class Judge:
             first = {}
             for poll in self.polls[p]:
                 first.setdefault(poll.offset, poll.time)
+            for place, offset in self.dropped:
+                if place == p:
+                    first.setdefault(offset, first.get(offset - 1, 0))
             ready, reached = [], 0  # ready[o]: when all below o + 1 had been polled
             for o in range(max(first, default=-1) + 1):
                 reached = max(reached, first.get(o, FOREVER))

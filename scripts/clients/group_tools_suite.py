@@ -3,10 +3,13 @@
 group_tools_suite.py LIB BOOTSTRAP
 """
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 import confluent_kafka as ck
@@ -18,9 +21,15 @@ PARTITIONS, EACH = 3, 100
 BEGUN = time.monotonic()
 
 
+ARCHIVE = f"{tempfile.mkdtemp(prefix='ringbolt-tools.')}/classes.jsa"
+atexit.register(shutil.rmtree, os.path.dirname(ARCHIVE), ignore_errors=True)
+
+
 def tool(name, *arguments):
     """What it prints, on both streams: Kafka's tools put errors on either."""
-    java = ["java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
+    java = ["java", "-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-Xlog:cds=off", "-Xlog:cds+dynamic=off"]
+    # Most of the time of forty JVMs is loading the same classes: the first leaves them for the others.
+    java.append(f"-XX:{'SharedArchiveFile' if os.path.exists(ARCHIVE) else 'ArchiveClassesAtExit'}={ARCHIVE}")
     java += ["-Dorg.slf4j.simpleLogger.defaultLogLevel=error", "-cp", f"{LIB}/*", name, "--bootstrap-server", BOOTSTRAP]
     done = subprocess.run([*java, *map(str, arguments)], capture_output=True, text=True, timeout=60)
     return done.stdout + done.stderr
@@ -90,6 +99,7 @@ def coordinator_partition(group):
 
 
 def prepare():
+    groups("--list", "--state", group=None)
     output = topics("--create", "--topic", TOPIC, "--partitions", PARTITIONS)
     check("kafka-topics creates", f"Created topic {TOPIC}." in output, output)
     producer = ck.Producer({"bootstrap.servers": BOOTSTRAP, "acks": "all"})
