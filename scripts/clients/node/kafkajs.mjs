@@ -1,26 +1,14 @@
-// kafkajs: creates and produces; confluent-kafka reads it back, because kafkajs consumes only in groups.
+// kafkajs: creates and produces; confluent-kafka reads it back, and then kafkajs_read.mjs.
 //
 //   node kafkajs.mjs BOOTSTRAP TOPIC BASE OUT
 
 import { openSync, writeSync } from 'node:fs'
-import zlib from 'node:zlib'
 import kafkajs from 'kafkajs'
-import snappy from 'kafkajs-snappy'
-import lz4 from 'lz4-napi'
+import './kafkajs_codecs.mjs'
 import { base, bootstrap, chunks, out, partitions, plan, produced, record, topic } from './record.mjs'
 
-const { CompressionCodecs, CompressionTypes, Kafka, Partitioners, logLevel } = kafkajs
+const { CompressionTypes, Kafka, Partitioners, logLevel } = kafkajs
 
-// kafkajs brings gzip; every other codec is the user's to plug in.
-CompressionCodecs[CompressionTypes.Snappy] = snappy
-CompressionCodecs[CompressionTypes.LZ4] = () => ({
-  compress: encoder => lz4.compressFrame(encoder.buffer),
-  decompress: buffer => lz4.decompressFrame(buffer)
-})
-CompressionCodecs[CompressionTypes.ZSTD] = () => ({
-  compress: async encoder => zlib.zstdCompressSync(encoder.buffer),
-  decompress: async buffer => zlib.zstdDecompressSync(buffer)
-})
 const codecs = { none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snappy: CompressionTypes.Snappy, lz4: CompressionTypes.LZ4, zstd: CompressionTypes.ZSTD }
 
 const kafka = new Kafka({ clientId: 'ringbolt-kafkajs', brokers: [bootstrap], logLevel: logLevel.ERROR })

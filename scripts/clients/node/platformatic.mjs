@@ -1,4 +1,4 @@
-// @platformatic/kafka: creates and produces; confluent-kafka reads it back, because this one consumes only in groups.
+// @platformatic/kafka: creates and produces; confluent-kafka reads it back, and then platformatic_read.mjs.
 //
 //   node platformatic.mjs BOOTSTRAP TOPIC BASE OUT
 
