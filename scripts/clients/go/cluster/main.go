@@ -1,6 +1,6 @@
 // franz-go on a cluster that is mistreated; see scripts/clients/cluster.
 //
-//	cluster BOOTSTRAP TOPIC SECONDS RATE HISTORY REPLICAS PARTITIONS
+//	cluster BOOTSTRAP TOPIC SECONDS RATE HISTORY REPLICAS PARTITIONS IN_SYNC
 package main
 
 import (
@@ -33,6 +33,8 @@ var (
 	topic      string
 	replicas   int
 	partitions int
+	inSync     string
+	stop       string
 	history    *History
 )
 
@@ -110,7 +112,6 @@ func create() error {
 	defer c.Close()
 	limit, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	inSync := strconv.Itoa(min(2, replicas))
 	config := map[string]*string{"min.insync.replicas": &inSync}
 	_, err := kadm.NewClient(c).CreateTopic(limit, int32(partitions), int16(replicas), config, topic)
 	if errors.Is(err, kerr.TopicAlreadyExists) {
@@ -148,6 +149,9 @@ func produce(seconds, rate float64) {
 	for n := 0; ; {
 		now := time.Since(begin).Seconds()
 		if now >= seconds {
+			break
+		}
+		if _, err := os.Stat(stop); err == nil {
 			break
 		}
 		if float64(n) >= now*rate {
@@ -274,6 +278,7 @@ func main() {
 		return value
 	}
 	replicas, partitions = int(number(6)), int(number(7))
+	inSync, stop = os.Args[8], os.Args[5]+".stop"
 	file, err := os.Create(os.Args[5])
 	must(err)
 	history = &History{file: file, buffer: bufio.NewWriter(file), counts: map[string]int{}}
