@@ -1,6 +1,6 @@
 """What the two Python workloads of scripts/clients/cluster have in common: arguments, and the order of things.
 
-    cluster_….py BOOTSTRAP TOPIC SECONDS RATE HISTORY REPLICAS PARTITIONS IN_SYNC
+    cluster_….py BOOTSTRAP TOPIC SECONDS RATE HISTORY REPLICAS PARTITIONS IN_SYNC BYTES
 """
 
 import os
@@ -24,6 +24,7 @@ class Workload:
         self.history = History(sys.argv[5])
         self.replicas, self.partitions = int(sys.argv[6]), int(sys.argv[7])
         self.in_sync = int(sys.argv[8])
+        self.bytes = int(sys.argv[9])
         self.stop = sys.argv[5] + ".stop"
         self.producer_name = f"{name}/producer-1"
         self.counts = {"send": 0, "ack": 0, "fail": 0, "info": 0, "poll": 0}
@@ -70,7 +71,7 @@ class Workload:
         n = 0
         while (now := time.monotonic() - begin) < self.seconds and not os.path.exists(self.stop):
             if n < now * self.rate:
-                self.produce(n % self.partitions, f"{self.name}-{n}")
+                self.produce(n % self.partitions, f"{self.name}-{n}".ljust(self.bytes, "."))
                 n += 1
             else:
                 self.idle(min(0.005, (n + 1) / self.rate - now))

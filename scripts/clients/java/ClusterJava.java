@@ -1,6 +1,6 @@
 // Apache's own Java client on a cluster that is mistreated; see scripts/clients/cluster.
 //
-//   java -cp 'LIB/*' ClusterJava.java BOOTSTRAP TOPIC SECONDS RATE HISTORY REPLICAS PARTITIONS IN_SYNC
+//   java -cp 'LIB/*' ClusterJava.java BOOTSTRAP TOPIC SECONDS RATE HISTORY REPLICAS PARTITIONS IN_SYNC BYTES
 
 import java.io.PrintWriter;
 import java.nio.file.Files;
@@ -39,7 +39,7 @@ public class ClusterJava {
     static final Duration PATIENCE = Duration.ofSeconds(180);
 
     static String bootstrap, topic;
-    static int replicas, partitions, inSync;
+    static int replicas, partitions, inSync, bytes;
     static Path stop;
     static History history;
 
@@ -159,7 +159,8 @@ public class ClusterJava {
                 producer.client.close(Duration.ofSeconds(10));
                 producer = new Producer();
             }
-            producer.send((int) (n % partitions), NAME + "-" + n);
+            var value = NAME + "-" + n;
+            producer.send((int) (n % partitions), value + ".".repeat(Math.max(0, bytes - value.length())));
             n++;
         }
         producer.close();
@@ -248,6 +249,7 @@ public class ClusterJava {
         replicas = Integer.parseInt(args[5]);
         partitions = Integer.parseInt(args[6]);
         inSync = Integer.parseInt(args[7]);
+        bytes = Integer.parseInt(args[8]);
         stop = Path.of(args[4] + ".stop");
         history = new History(Path.of(args[4]));
         insist("creating the topic", ClusterJava::create);

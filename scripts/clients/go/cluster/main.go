@@ -1,6 +1,6 @@
 // franz-go on a cluster that is mistreated; see scripts/clients/cluster.
 //
-//	cluster BOOTSTRAP TOPIC SECONDS RATE HISTORY REPLICAS PARTITIONS IN_SYNC
+//	cluster BOOTSTRAP TOPIC SECONDS RATE HISTORY REPLICAS PARTITIONS IN_SYNC BYTES
 package main
 
 import (
@@ -33,6 +33,7 @@ var (
 	topic      string
 	replicas   int
 	partitions int
+	bytes      int
 	inSync     string
 	stop       string
 	history    *History
@@ -165,6 +166,7 @@ func produce(seconds, rate float64) {
 			begun()
 		}
 		mine, partition, value := producer, int32(n%partitions), fmt.Sprintf("%s-%d", name, n)
+		value += strings.Repeat(".", max(0, bytes-len(value)))
 		n++
 		history.write(Line{Op: "send", Client: mine, Partition: partition, Value: value})
 		record := &kgo.Record{Partition: partition, Value: []byte(value)}
@@ -277,7 +279,7 @@ func main() {
 		must(err)
 		return value
 	}
-	replicas, partitions = int(number(6)), int(number(7))
+	replicas, partitions, bytes = int(number(6)), int(number(7)), int(number(9))
 	inSync, stop = os.Args[8], os.Args[5]+".stop"
 	file, err := os.Create(os.Args[5])
 	must(err)
