@@ -45,8 +45,8 @@
 //! * `offset`: -1 or absent where a client does not tell it.
 //! * `call`: a number for what one call of the client sent or got; lines in a row with the same one
 //!   belong together. Without it each line is a call.
-//! * `time_ns`: nanoseconds on a clock that all files share. Only `commit` and `committed` are
-//!   ordered by it, other files than the writer's considered.
+//! * `time_ns`: nanoseconds on a clock that all files share. `commit` and `committed` are ordered by
+//!   it, other files than the writer's considered; and [`History::gaps`] is about it.
 //!
 //! `fail` is for errors after which the write cannot come to be: an invalid topic, an unknown
 //! producer epoch, a queue emptied before sending. A timeout, a lost connection, and
@@ -78,12 +78,14 @@ use std::collections::BTreeMap;
 use std::io::{self, BufRead};
 use std::sync::Arc;
 
+mod gaps;
 mod judge;
 mod line;
 mod report;
 #[cfg(test)]
 mod tests;
 
+pub use gaps::{Fault, FaultError, Gap};
 pub use line::{Event, Op};
 pub use report::{Anomaly, Counts, EXAMPLES_MAX, Found, Report};
 
@@ -237,6 +239,9 @@ pub struct History {
     /// Highest watermark that a client was told.
     watermarks: BTreeMap<(u32, u32), i64>,
     commits: Vec<Commit>,
+    /// When something was sent to a partition, and when acknowledged, in nanoseconds.
+    sent_at: BTreeMap<u32, Vec<i64>>,
+    acked_at: BTreeMap<u32, Vec<i64>>,
     watermark_fell: Found,
     /// A last line that its writer did not finish.
     torn: u64,
@@ -290,6 +295,7 @@ impl History {
             return Ok(());
         }
         let key = self.key(&event.topic, event.partition);
+        self.note_time(key, event);
         match event.op {
             Op::Send => self.send(client, key, event)?,
             Op::Ack => self.answer(key, event, Outcome::Acked)?,

@@ -1,8 +1,9 @@
 """What the two Python workloads of scripts/clients/cluster have in common: arguments, and the order of things.
 
-    cluster_….py BOOTSTRAP TOPIC SECONDS RATE HISTORY REPLICAS PARTITIONS
+    cluster_….py BOOTSTRAP TOPIC SECONDS RATE HISTORY REPLICAS PARTITIONS IN_SYNC BYTES
 """
 
+import os
 import sys
 import threading
 import time
@@ -22,7 +23,9 @@ class Workload:
         self.seconds, self.rate = float(sys.argv[3]), float(sys.argv[4])
         self.history = History(sys.argv[5])
         self.replicas, self.partitions = int(sys.argv[6]), int(sys.argv[7])
-        self.in_sync = min(2, self.replicas)
+        self.in_sync = int(sys.argv[8])
+        self.bytes = int(sys.argv[9])
+        self.stop = sys.argv[5] + ".stop"
         self.producer_name = f"{name}/producer-1"
         self.counts = {"send": 0, "ack": 0, "fail": 0, "info": 0, "poll": 0}
         self.calls = 0
@@ -66,9 +69,9 @@ class Workload:
         tail.start()
         begin = time.monotonic()
         n = 0
-        while (now := time.monotonic() - begin) < self.seconds:
+        while (now := time.monotonic() - begin) < self.seconds and not os.path.exists(self.stop):
             if n < now * self.rate:
-                self.produce(n % self.partitions, f"{self.name}-{n}")
+                self.produce(n % self.partitions, f"{self.name}-{n}".ljust(self.bytes, "."))
                 n += 1
             else:
                 self.idle(min(0.005, (n + 1) / self.rate - now))

@@ -405,3 +405,52 @@ fn a_report_shows_the_first_and_counts_the_rest() {
     assert!(text.contains("t/0 offset 0: \"a0\" and \"b0\""), "{text}");
     assert!(text.ends_with("…"), "{text}");
 }
+
+/// A history of one partition: what is sent, and what is acknowledged, at these seconds.
+fn timed(sent: &[i64], acked: &[i64]) -> History {
+    let mut history = History::new();
+    for (op, times) in [("send", sent), ("ack", acked)] {
+        for (n, time) in times.iter().enumerate() {
+            let line = format!(
+                r#"{{"op":"{op}","client":"a","topic":"t","partition":0,"value":"{n}","time_ns":{time}}}"#
+            );
+            history.line(&line).unwrap();
+        }
+    }
+    history
+}
+
+fn longest(history: &History, faults: &[&str]) -> Vec<(String, i64)> {
+    let faults: Vec<_> = faults.iter().map(|line| Fault::parse(line).unwrap()).collect();
+    history.gaps(&faults).into_iter().map(|gap| (gap.kind, gap.length_ns)).collect()
+}
+
+#[test]
+fn a_gap_is_the_longest_one_while_the_fault_lasts() {
+    let sent = [0, 10, 20, 25, 30, 40, 50, 60];
+    let history = timed(&sent, &[1, 11, 21, 45, 46, 51, 61]);
+    assert_eq!(longest(&history, &["25 kill t/0", "48 end"]), [("kill".to_owned(), 24)]);
+    // Before it, and behind it, are other matters.
+    assert_eq!(longest(&history, &["5 kill t/0", "20 end"]), [("kill".to_owned(), 10)]);
+    // What goes on behind the next fault counts up to there, and whole for that one.
+    let both = longest(&history, &["22 a t/0", "30 b t/0"]);
+    assert_eq!(both, [("a".to_owned(), 9), ("b".to_owned(), 24)]);
+    // Partitions that are not there, or that nobody writes to, tell nothing.
+    assert_eq!(longest(&history, &["22 a t/1 u/0", "90 b t/0"]), []);
+}
+
+#[test]
+fn a_gap_that_never_ends_lasts_as_long_as_the_load() {
+    let history = timed(&[0, 10, 20, 30, 40], &[1, 11]);
+    assert_eq!(longest(&history, &["15 kill t/0"]), [("kill".to_owned(), 29)]);
+    assert_eq!(longest(&history, &["15 kill t/0", "25 end"]), [("kill".to_owned(), 9)]);
+}
+
+#[test]
+fn a_fault_is_read_or_refused() {
+    let fault = Fault::parse("17 power-all t/0 t/1").unwrap();
+    assert_eq!((fault.time_ns, fault.kind.as_str(), fault.partitions.len()), (17, "power-all", 2));
+    for bad in ["", "x kill", "17", "17 kill t"] {
+        assert_eq!(Fault::parse(bad), Err(FaultError), "{bad}");
+    }
+}

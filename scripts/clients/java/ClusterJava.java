@@ -1,6 +1,6 @@
 // Apache's own Java client on a cluster that is mistreated; see scripts/clients/cluster.
 //
-//   java -cp 'LIB/*' ClusterJava.java BOOTSTRAP TOPIC SECONDS RATE HISTORY REPLICAS PARTITIONS
+//   java -cp 'LIB/*' ClusterJava.java BOOTSTRAP TOPIC SECONDS RATE HISTORY REPLICAS PARTITIONS IN_SYNC BYTES
 
 import java.io.PrintWriter;
 import java.nio.file.Files;
@@ -39,7 +39,8 @@ public class ClusterJava {
     static final Duration PATIENCE = Duration.ofSeconds(180);
 
     static String bootstrap, topic;
-    static int replicas, partitions;
+    static int replicas, partitions, inSync, bytes;
+    static Path stop;
     static History history;
 
     /** Writes what is done and seen, for perf history to judge; the form is described in net/src/history.rs. */
@@ -88,7 +89,7 @@ public class ClusterJava {
 
     static Object create() throws Exception {
         try (var admin = Admin.create(Map.of("bootstrap.servers", bootstrap))) {
-            var config = Map.of("min.insync.replicas", Integer.toString(Math.min(2, replicas)));
+            var config = Map.of("min.insync.replicas", Integer.toString(inSync));
             var created = new NewTopic(topic, partitions, (short) replicas).configs(config);
             admin.createTopics(List.of(created)).all().get(30, TimeUnit.SECONDS);
         } catch (ExecutionException error) {
@@ -148,7 +149,7 @@ public class ClusterJava {
     static void produce(double seconds, double rate) throws Exception {
         var producer = new Producer();
         long begin = System.nanoTime(), n = 0;
-        for (double now; (now = (System.nanoTime() - begin) / 1e9) < seconds; ) {
+        for (double now; (now = (System.nanoTime() - begin) / 1e9) < seconds && !Files.exists(stop); ) {
             if (n >= now * rate) {
                 Thread.sleep(1);
                 continue;
@@ -158,7 +159,8 @@ public class ClusterJava {
                 producer.client.close(Duration.ofSeconds(10));
                 producer = new Producer();
             }
-            producer.send((int) (n % partitions), NAME + "-" + n);
+            var value = NAME + "-" + n;
+            producer.send((int) (n % partitions), value + ".".repeat(Math.max(0, bytes - value.length())));
             n++;
         }
         producer.close();
@@ -246,6 +248,9 @@ public class ClusterJava {
         topic = args[1];
         replicas = Integer.parseInt(args[5]);
         partitions = Integer.parseInt(args[6]);
+        inSync = Integer.parseInt(args[7]);
+        bytes = Integer.parseInt(args[8]);
+        stop = Path.of(args[4] + ".stop");
         history = new History(Path.of(args[4]));
         insist("creating the topic", ClusterJava::create);
         var stopping = new AtomicBoolean();

@@ -1,6 +1,6 @@
 // franz-go on a cluster that is mistreated; see scripts/clients/cluster.
 //
-//	cluster BOOTSTRAP TOPIC SECONDS RATE HISTORY REPLICAS PARTITIONS
+//	cluster BOOTSTRAP TOPIC SECONDS RATE HISTORY REPLICAS PARTITIONS IN_SYNC BYTES
 package main
 
 import (
@@ -33,6 +33,9 @@ var (
 	topic      string
 	replicas   int
 	partitions int
+	bytes      int
+	inSync     string
+	stop       string
 	history    *History
 )
 
@@ -110,7 +113,6 @@ func create() error {
 	defer c.Close()
 	limit, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	inSync := strconv.Itoa(min(2, replicas))
 	config := map[string]*string{"min.insync.replicas": &inSync}
 	_, err := kadm.NewClient(c).CreateTopic(limit, int32(partitions), int16(replicas), config, topic)
 	if errors.Is(err, kerr.TopicAlreadyExists) {
@@ -150,6 +152,9 @@ func produce(seconds, rate float64) {
 		if now >= seconds {
 			break
 		}
+		if _, err := os.Stat(stop); err == nil {
+			break
+		}
 		if float64(n) >= now*rate {
 			time.Sleep(time.Millisecond)
 			continue
@@ -161,6 +166,7 @@ func produce(seconds, rate float64) {
 			begun()
 		}
 		mine, partition, value := producer, int32(n%partitions), fmt.Sprintf("%s-%d", name, n)
+		value += strings.Repeat(".", max(0, bytes-len(value)))
 		n++
 		history.write(Line{Op: "send", Client: mine, Partition: partition, Value: value})
 		record := &kgo.Record{Partition: partition, Value: []byte(value)}
@@ -273,7 +279,8 @@ func main() {
 		must(err)
 		return value
 	}
-	replicas, partitions = int(number(6)), int(number(7))
+	replicas, partitions, bytes = int(number(6)), int(number(7)), int(number(9))
+	inSync, stop = os.Args[8], os.Args[5]+".stop"
 	file, err := os.Create(os.Args[5])
 	must(err)
 	history = &History{file: file, buffer: bufio.NewWriter(file), counts: map[string]int{}}
