@@ -17,7 +17,8 @@ pub struct Oracle {
     generation: i32,
     /// The newest acknowledged offset of each partition.
     acknowledged: BTreeMap<i32, i64>,
-    /// When a member was last told that it is well.
+    /// When the leader last told a member of an assigned generation that it is well. A zombie may
+    /// do so for longer, and of a generation that is not assigned a failover leaves nothing.
     well: u64,
     pub assignments: u64,
     pub commits: u64,
@@ -56,10 +57,16 @@ impl Oracle {
     pub fn on_reply(&mut self, now: u64, leads: bool, who: &str, request: &Request, reply: &Reply) {
         match (request, reply) {
             (Request::Sync(sync), Reply::Synced(Ok(synced))) => {
-                self.well = now;
+                if leads {
+                    self.well = now;
+                }
                 self.on_assignment(leads, who, sync.generation, &synced.assignment);
             }
-            (_, Reply::Heartbeat(Ok(()))) => self.well = now,
+            (Request::Heartbeat(beat), Reply::Heartbeat(Ok(()))) => {
+                if leads && beat.generation == self.generation {
+                    self.well = now;
+                }
+            }
             (_, Reply::Joined(Joined { generation: Ok(generation), .. })) => {
                 self.kept_assignments += u64::from(generation.skip_assignment);
             }
