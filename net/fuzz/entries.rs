@@ -53,6 +53,7 @@ use net::wire::offset_for_leader_epoch::{
 };
 use net::wire::produce::{ProduceRequest, ProduceResponse};
 use net::wire::quorum::{QuorumRequest, QuorumResponse};
+use net::wire::quorum_change::{QuorumChangeRequest, QuorumChangeResponse};
 use net::wire::sync_group::{SyncGroupRequest, SyncGroupResponse};
 use net::wire::unregister_broker::{UnregisterBrokerRequest, UnregisterBrokerResponse};
 use net::wire::update_features::{UpdateFeaturesRequest, UpdateFeaturesResponse};
@@ -182,7 +183,7 @@ entries! {
         DescribeClusterRequest, DescribeProducersRequest<'_>, UnregisterBrokerRequest,
         ConsumerGroupHeartbeatRequest<'_>, ConsumerGroupDescribeRequest<'_>,
         ListConfigResourcesRequest<'_>, DescribeTopicPartitionsRequest<'_>, QuorumRequest<'_>,
-        ControlRequest<'_>, MetadataFetchRequest,
+        ControlRequest<'_>, MetadataFetchRequest, QuorumChangeRequest<'_>,
 }
 
 entries! {
@@ -201,7 +202,7 @@ entries! {
         DescribeClusterResponse<'_>, DescribeProducersResponse<'_>, UnregisterBrokerResponse<'_>,
         ConsumerGroupHeartbeatResponse<'_>, ConsumerGroupDescribeResponse<'_>,
         ListConfigResourcesResponse<'_>, DescribeTopicPartitionsResponse<'_>, QuorumResponse<'_>,
-        ControlResponse<'_>, MetadataFetchResponse<'_>,
+        ControlResponse<'_>, MetadataFetchResponse<'_>, QuorumChangeResponse<'_>,
 }
 
 /// Which message, in which version, the input is about, and its body.

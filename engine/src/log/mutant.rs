@@ -52,15 +52,13 @@ pub enum Mutant {
     CleanUnknown,
     /// The active segment is compacted.
     CleanActive,
-    /// The saved index of what was compacted stays.
-    KeepOldIndex,
     /// No checkpoint says that there are holes now.
     ForgetHoles,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 25] = [
+    pub const ALL: [Mutant; 24] = [
         Mutant::SkipSync,
         Mutant::AnswerEarly,
         Mutant::IgnoreFailedSync,
@@ -84,7 +82,6 @@ impl Mutant {
         Mutant::RemoveMarksEarly,
         Mutant::CleanUnknown,
         Mutant::CleanActive,
-        Mutant::KeepOldIndex,
         Mutant::ForgetHoles,
     ];
 }

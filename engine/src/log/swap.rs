@@ -97,10 +97,9 @@ impl<E: Env> Inner<E> {
         for segment in old {
             self.patient_file(segment).await?;
         }
-        if !self.shared.bounds.has(Mutant::KeepOldIndex) {
-            for segment in old {
-                remove_if_there(&self.env, &index_path(&self.dir, segment.base)).await?;
-            }
+        // An index is never trusted, so that one that stayed would do no harm but to mislead.
+        for segment in old {
+            remove_if_there(&self.env, &index_path(&self.dir, segment.base)).await?;
         }
         let whole = Anew { whole: true, ..file };
         self.env.rename(&file.path(&self.dir), &whole.path(&self.dir)).await?;

@@ -36,7 +36,6 @@ fn scenario(mutant: Mutant) -> (&'static str, Scenario) {
         | Mutant::RemoveMarksEarly
         | Mutant::CleanUnknown
         | Mutant::CleanActive
-        | Mutant::KeepOldIndex
         | Mutant::ForgetHoles => {
             ("compaction", |seed, mutant| crash_each(seed, &|seed| World::compacting(seed, mutant)))
         }
