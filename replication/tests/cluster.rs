@@ -226,8 +226,10 @@ fn compacted_logs_agree_on_what_is_newest() {
             until_well(&shared, seed).await;
             shared.pause(1_000_000).await;
             until_well(&shared, seed).await;
-            let lives = shared.lives.borrow();
-            let all: Vec<_> = lives.values().filter_map(|life| life.partition()).collect();
+            let all: Vec<_> = {
+                let lives = shared.lives.borrow();
+                lives.values().filter_map(|life| life.partition()).collect()
+            };
             let first = newest(&all[0]).await;
             for partition in &all[1..] {
                 assert_eq!(newest(partition).await, first, "seed {seed}: logs differ");

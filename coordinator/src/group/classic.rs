@@ -1,5 +1,5 @@
 //! The present life of a classic group: what its members are doing. Soft state, but for what
-//! [`Live::to_value`] writes down when a generation has its assignments: whoever takes over finds
+//! `Live::to_value` writes down when a generation has its assignments: whoever takes over finds
 //! the members of that generation, stable, with their sessions just begun.
 //!
 //! ```text
