@@ -129,7 +129,7 @@ impl<E: Env> Journal<E> {
         self.epoch
     }
 
-    /// Waits until [`Journal::is_led`] is no longer so.
+    /// Waits until [`Journal::is_led`] may no longer be so: look again.
     pub async fn led(&self) {
         while self.is_led() {
             // Closed with the term, and when the watermark falls. Nothing is ever committed at

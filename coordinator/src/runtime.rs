@@ -489,10 +489,14 @@ async fn load<E: Env, M: Machine>(inner: Rc<Inner<E, M>>) {
 
 /// Ends the machine with the term.
 async fn keep_term<E: Env, M: Machine>(inner: Rc<Inner<E, M>>) {
-    let stopped = async { _ = inner.decided.reach(u64::MAX).await };
-    future::or(inner.journal.led(), stopped).await;
-    if !inner.journal.is_led() {
-        inner.end(RequestError::NotCoordinator);
+    while !inner.decided.is_closed() {
+        let stopped = async { _ = inner.decided.reach(u64::MAX).await };
+        future::or(inner.journal.led(), stopped).await;
+        if !inner.journal.is_led() {
+            return inner.end(RequestError::NotCoordinator);
+        }
+        // Not over, and nothing to wait for: the log is on its way somewhere.
+        inner.env.sleep_until(inner.env.now().after(RETRY)).await;
     }
 }
 

@@ -296,6 +296,27 @@ fn instance_of(g: &mut Alone, id: &str) -> String {
 }
 
 #[test]
+fn a_static_member_that_comes_back_during_a_rebalance_is_known_after_a_failover() {
+    let mut g = alone();
+    let join = g.join(fixed("i"));
+    g.pass_ms(3_000);
+    let old = g.joined(join).unwrap().member;
+    let sync = g.sync(&old, 1, &[(&old, "A")]);
+    assert_eq!(g.synced(sync), Some(Ok("A".into())));
+    // Another one joins, and the static one dies: away, and out, or both at once.
+    let (_, other) = g.enter(consumer());
+    g.pass_ms(11_000);
+    assert!(g.joined(other).is_some());
+    let back = g.join(fixed("i"));
+    g.fail_over();
+    assert_eq!(g.joined(back), None, "of the rebalance nothing is known");
+    let members = g.describe("g").members;
+    assert_ne!(members[0].id, old, "but its new id is");
+    assert_eq!(g.heartbeat_as(&old, Some("i"), 1), Err(GroupFault::FencedInstanceId));
+    assert_eq!(g.heartbeat_as(&members[0].id.clone(), Some("i"), 1), Ok(()));
+}
+
+#[test]
 fn an_old_client_that_leads_and_comes_back_is_not_told_that_it_leads() {
     let mut g = alone();
     let old = Join { may_skip_assignment: false, ..fixed("i") };
@@ -342,6 +363,20 @@ fn a_replaced_static_member_that_waits_is_fenced() {
     let second = g.join(fixed("i"));
     let fenced = g.joined(first).unwrap();
     assert_eq!(fenced.generation, Err(GroupFault::FencedInstanceId));
+    // Others keep coming, so that the wait is longer than its session.
+    for _ in 0..5 {
+        g.pass_ms(2_900);
+        g.enter(consumer());
+    }
+    assert_eq!(g.joined(second), None, "it waits, and is excused");
+    let gone: Vec<Leaver> = g
+        .describe("g")
+        .members
+        .iter()
+        .filter(|m| m.instance.is_none())
+        .map(|m| Leaver { member: m.id.clone(), ..Leaver::default() })
+        .collect();
+    assert_eq!(g.leave(gone), [None; 5]);
     g.pass_ms(6_000);
     assert_eq!(g.joined(second).unwrap().generation.unwrap().members.len(), 1);
     let third = g.join(fixed("i"));

@@ -1,5 +1,5 @@
 //! The present life of a classic group: what its members are doing. Soft state, but for what
-//! [`Live::to_value`] writes down when a generation has its assignments: whoever takes over finds
+//! `Live::to_value` writes down when a generation has its assignments: whoever takes over finds
 //! the members of that generation, stable, with their sessions just begun.
 //!
 //! ```text
@@ -239,11 +239,14 @@ impl Live {
     /// The protocol of the next generation: of those that all members can, the one that most like
     /// best; of several such, the first by name.
     fn elect_protocol(&self) -> Option<String> {
+        let all = |name: &str| self.members.values().all(|member| member.can(name));
+        let first = self.members.values().next()?;
+        let offered = first.protocols.iter().map(|protocol| protocol.name.as_str());
+        let common: BTreeSet<&str> = offered.filter(|name| all(name)).collect();
         let mut votes: BTreeMap<&str, usize> = BTreeMap::new();
         for member in self.members.values() {
-            let common = |name: &str| self.members.values().all(|other| other.can(name));
-            let best = member.protocols.iter().find(|protocol| common(&protocol.name));
-            *votes.entry(&best?.name).or_default() += 1;
+            let mut liked = member.protocols.iter().map(|protocol| protocol.name.as_str());
+            *votes.entry(liked.find(|name| common.contains(name))?).or_default() += 1;
         }
         let most = *votes.values().max()?;
         let elected = votes.into_iter().find(|(_, count)| *count == most);

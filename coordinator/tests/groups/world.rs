@@ -1,5 +1,5 @@
 //! Groups under faults, on a virtual clock: machines that take over from each other and lose what
-//! was not committed, zombies that do not know, lost messages, and members that die, dawdle,
+//! was not committed, logs that were compacted, zombies that do not know, lost messages, and members that die, dawdle,
 //! leave, or never ask for their assignment. Everything comes from one seed.
 
 use std::collections::BTreeMap;
@@ -317,7 +317,11 @@ impl World {
         let leader = self.leader();
         let node = &self.nodes[leader];
         let lost = self.random.below((node.log.len() - node.committed) as u64 + 1) as usize;
-        let log = node.log[..node.log.len() - lost].to_vec();
+        let mut log = node.log[..node.log.len() - lost].to_vec();
+        if self.random.percent(30) {
+            let tombstones = self.random.percent(50);
+            log = compacted(log, tombstones);
+        }
         if self.random.percent(50) {
             let time = self.random.below(20_000);
             self.after(time, Event::Kill { node: leader });
@@ -394,6 +398,16 @@ impl Node {
         Groups::apply(&mut self.hard, Offset::new(self.log.len() as u64), &read);
         self.log.push((key, value));
     }
+}
+
+/// What compaction leaves of a log: the last record of each key, in their order; perhaps without
+/// tombstones.
+fn compacted(log: Vec<Entry>, tombstones: bool) -> Vec<Entry> {
+    let last: BTreeMap<Option<Vec<u8>>, usize> =
+        log.iter().enumerate().map(|(at, (key, _))| (key.clone(), at)).collect();
+    let stays =
+        |(at, (key, value)): &(usize, Entry)| last[key] == *at && (tombstones || value.is_some());
+    log.into_iter().enumerate().filter(stays).map(|(_, entry)| entry).collect()
 }
 
 fn instant(millis: u64) -> Instant {
