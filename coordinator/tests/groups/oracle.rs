@@ -62,10 +62,10 @@ impl Oracle {
                 }
                 self.on_assignment(leads, who, sync.generation, &synced.assignment);
             }
-            (Request::Heartbeat(beat), Reply::Heartbeat(Ok(()))) => {
-                if leads && beat.generation == self.generation {
-                    self.well = now;
-                }
+            (Request::Heartbeat(beat), Reply::Heartbeat(Ok(())))
+                if leads && beat.generation == self.generation =>
+            {
+                self.well = now;
             }
             (_, Reply::Joined(Joined { generation: Ok(generation), .. })) => {
                 self.kept_assignments += u64::from(generation.skip_assignment);
