@@ -317,17 +317,6 @@ fn a_static_member_that_comes_back_during_a_rebalance_is_known_after_a_failover(
 }
 
 #[test]
-#[ignore = "a figure, not a test"]
-fn how_many_commits_a_second() {
-    let mut g = alone();
-    let start = std::time::Instant::now();
-    for offset in 0..200_000 {
-        assert_eq!(g.commit("", -1, offset), None);
-    }
-    println!("{:.0} commits a second", 200_000.0 / start.elapsed().as_secs_f64());
-}
-
-#[test]
 fn an_old_client_that_leads_and_comes_back_is_not_told_that_it_leads() {
     let mut g = alone();
     let old = Join { may_skip_assignment: false, ..fixed("i") };
@@ -374,6 +363,20 @@ fn a_replaced_static_member_that_waits_is_fenced() {
     let second = g.join(fixed("i"));
     let fenced = g.joined(first).unwrap();
     assert_eq!(fenced.generation, Err(GroupFault::FencedInstanceId));
+    // Others keep coming, so that the wait is longer than its session.
+    for _ in 0..5 {
+        g.pass_ms(2_900);
+        g.enter(consumer());
+    }
+    assert_eq!(g.joined(second), None, "it waits, and is excused");
+    let gone: Vec<Leaver> = g
+        .describe("g")
+        .members
+        .iter()
+        .filter(|m| m.instance.is_none())
+        .map(|m| Leaver { member: m.id.clone(), ..Leaver::default() })
+        .collect();
+    assert_eq!(g.leave(gone), [None; 5]);
     g.pass_ms(6_000);
     assert_eq!(g.joined(second).unwrap().generation.unwrap().members.len(), 1);
     let third = g.join(fixed("i"));

@@ -17,7 +17,7 @@ use coordinator::runtime::{RequestError, Runtime};
 use engine::batch::{BatchBuilder, Marker, NewRecord, Producer, check_trusted};
 use engine::cache::BlockBudget;
 use engine::config::LogConfig;
-use engine::env::sim::{Sim, SimEnv};
+use engine::env::sim::{End, Sim, SimEnv};
 use engine::env::{Env, Queue};
 use engine::ids::{
     BrokerId, LeaderEpoch, PartitionIndex, ProducerEpoch, ProducerId, TopicId, TopicPartition,
@@ -290,6 +290,33 @@ fn a_log_that_cannot_be_read_is_no_coordinator() {
         let ended = fetch(&runtime).await;
         assert!(matches!(ended, Err(RequestError::Ended(_))), "{ended:?}");
     });
+}
+
+#[test]
+fn what_was_acknowledged_survives_a_power_cut() {
+    for seed in 0..30 {
+        let sim = Sim::new(seed);
+        let node = sim.node();
+        let told = Rc::new(Cell::new(-1));
+        for round in 0..3 {
+            let (env, known) = (node.env(), told.clone());
+            env.clone().spawn(Queue::Request, async move {
+                let partition = partition(&env).await;
+                _ = partition.assign(term(ME, round, round, &[ME])).await;
+                let runtime = lead(&env, &partition);
+                runtime.loaded().await;
+                let found = fetch(&runtime).await.unwrap().unwrap_or(-1);
+                assert!(found >= known.get(), "seed {seed}: {found}, told {}", known.get());
+                for offset in found + 1.. {
+                    runtime.request(commit(offset)).await.unwrap();
+                    known.set(offset);
+                }
+            });
+            sim.run_for(Duration::from_millis(40 + 7 * seed));
+            node.end(End::PowerCut);
+        }
+        assert!(told.get() > 10, "seed {seed}: only {} commits", told.get());
+    }
 }
 
 #[test]

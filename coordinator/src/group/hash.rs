@@ -17,8 +17,7 @@ mod tests {
 
     #[test]
     fn groups_are_where_kafka_puts_them() {
-        // Java: "hello".hashCode() = 99162322, "test".hashCode() = 3556498,
-        // "console-consumer" and strings with negative or extreme hashes below.
+        // Java: "hello".hashCode() = 99162322, "test".hashCode() = 3556498.
         assert_eq!(partition_of("", 50), 0);
         assert_eq!(partition_of("a", 50), 97 % 50);
         assert_eq!(partition_of("test", 50), 3_556_498 % 50);
@@ -31,7 +30,9 @@ mod tests {
         assert_eq!(partition_of("BB", 1000), 112);
         // Outside the basic plane there are two units: U+1F600 is D83D DE00.
         assert_eq!(partition_of("\u{1F600}", i32::MAX), 0xD83D * 31 + 0xDE00);
-        // A negative hash: "hello world".hashCode() = 1794106052, "zzzzzzz" overflows below zero.
         assert_eq!(partition_of("hello world", 50), 1_794_106_052 % 50);
+        // Their hashes are negative: −1906497762 and −1008770331.
+        assert_eq!(partition_of("my-group", 50), 12);
+        assert_eq!(partition_of("orders", 50), 31);
     }
 }

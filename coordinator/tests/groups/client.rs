@@ -38,6 +38,10 @@ pub struct Client {
     pub assignment: Vec<i32>,
     positions: BTreeMap<i32, i64>,
     wakes: u64,
+    /// A commit of the generation before, which another thread of it has not sent yet.
+    late: Option<CommitOffsets>,
+    /// What it asked last was that.
+    asked_late: bool,
     /// A request is on its way.
     asking: bool,
 }
@@ -57,6 +61,8 @@ impl Client {
             assignment: Vec::new(),
             positions: BTreeMap::new(),
             wakes: 0,
+            late: None,
+            asked_late: false,
             asking: false,
         }
     }
@@ -114,6 +120,16 @@ impl Client {
             if knows {
                 client.coordinator = leader;
             }
+        }
+        client.asked_late = false;
+        if client.mode == Mode::Stable
+            && client.late.as_ref().is_some_and(|late| late.generation < client.generation)
+        {
+            client.asked_late = true;
+            client.asking = true;
+            let late = client.late.take().expect("there is one");
+            world.send(at, Request::CommitOffsets(late));
+            return world.wake(at, 2_000);
         }
         let (request, patience) = match client.mode {
             Mode::Joining => (Request::Join(client.join()), REBALANCE_MS as u64 + 3_000),
@@ -189,14 +205,25 @@ impl Client {
                 done.push(OffsetOf { partition, offset, ..OffsetOf::default() });
             }
         }
-        (!done.is_empty()).then(|| CommitOffsets {
+        (!done.is_empty()).then(|| self.commit(done))
+    }
+
+    fn commit(&self, offsets: Vec<OffsetOf>) -> CommitOffsets {
+        CommitOffsets {
             group: "g".into(),
             member: self.id.clone(),
             instance: self.instance.clone(),
             generation: self.generation,
-            topics: vec![("t".into(), done)],
+            topics: vec![("t".into(), offsets)],
             ..CommitOffsets::default()
-        })
+        }
+    }
+
+    /// Where it is in each of its partitions.
+    fn everything(&self) -> Vec<OffsetOf> {
+        let positions = self.positions.iter();
+        let of = |(&partition, &offset)| OffsetOf { partition, offset, ..OffsetOf::default() };
+        positions.map(of).collect()
     }
 
     pub fn on_answer(world: &mut World, at: usize, answer: Answer) {
@@ -232,6 +259,8 @@ impl Client {
             }
             Ok(Reply::Heartbeat(beat)) => beat.err(),
             Ok(Reply::Synced(Err(why))) => Some(why),
+            // Whether the other thread succeeds is nothing to this one.
+            Ok(Reply::OffsetsCommitted(_)) if client.asked_late => None,
             Ok(Reply::OffsetsCommitted(outcome)) => outcome.err(),
             Ok(other) => panic!("{other:?}"),
         };
@@ -284,6 +313,9 @@ impl Client {
         match why {
             GroupFault::RebalanceInProgress if client.stuck && client.mode == Mode::Syncing => {}
             GroupFault::RebalanceInProgress | GroupFault::IllegalGeneration => {
+                if client.mode == Mode::Stable {
+                    client.late = Some(client.commit(client.everything()));
+                }
                 client.mode = Mode::Joining;
             }
             // Also if the whole group is gone, because nobody was there for long.

@@ -99,6 +99,8 @@ impl Live {
         let may_skip = join.may_skip_assignment;
         let reason = join.reason.clone().unwrap_or_default();
         member.renew(join, from);
+        // While it waits it is excused, as every member that has been in a generation is.
+        member.is_new = false;
         desk.session(&id, member.session());
         self.members.insert(id.clone(), member);
         self.statics.insert(instance.clone(), id.clone());
