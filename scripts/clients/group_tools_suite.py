@@ -244,6 +244,9 @@ def removal():
     check("kafka-topics --delete", TOPIC not in output.split(), output)
 
 
-for step in (prepare, console_in_a_group, empty_group, live_group, changed_offsets, formatted_offsets, modern_group, topics_and_configs, removal):
+steps = [prepare, console_in_a_group, empty_group, live_group, changed_offsets, formatted_offsets, modern_group, topics_and_configs, removal]
+if "--classic" in sys.argv:
+    steps.remove(modern_group)
+for step in steps:
     step()
 print(f"     tools: {time.monotonic() - BEGUN:.1f} s")

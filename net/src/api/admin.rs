@@ -246,7 +246,7 @@ pub(super) fn controller_id(image: &Image, listener: &str) -> i32 {
 }
 
 /// Whether the topic is one that Kafka keeps for itself (`Topic.isInternal`).
-pub(super) fn is_internal(topic: &str) -> bool {
+pub(crate) fn is_internal(topic: &str) -> bool {
     matches!(topic, OFFSETS_TOPIC | "__transaction_state" | "__share_group_state")
 }
 

@@ -21,7 +21,7 @@ use futures_lite::future;
 use replication::partition::Refused;
 use replication::{Acks, Ticket};
 
-use super::errors;
+use super::{admin, errors};
 use crate::env::NetEnv;
 use crate::frame::Frame;
 use crate::mesh::Awaited;
@@ -297,6 +297,11 @@ impl<E: NetEnv> Produce<E> {
                         Failure::Request(ErrorCode::UnknownTopicId, "no topic has this id")
                     }
                     (None, None, _) => Unavailable::Unknown.into(),
+                    // What machines keep there is theirs alone (Kafka lets no client write it
+                    // either).
+                    (None, Some(_), _) if found.is_some_and(|t| admin::is_internal(&t.name)) => {
+                        Failure::Request(ErrorCode::InvalidTopic, "the topic is the broker's own")
+                    }
                     (None, Some((_, known)), _) if known.leader != Some(me) => {
                         Unavailable::NotLeader.into()
                     }
