@@ -68,10 +68,13 @@ consumer = KafkaConsumer(
     heartbeat_interval_ms=rule.HEARTBEAT_MS,
     partition_assignment_strategy=[ASSIGNORS[notes.assignor or "range"]],
 )
+# kafka-python 3.0.12 forgets a rebalance whose join was answered when a poll ends before its sync is: it stays without
+# heartbeats for ever. So it knows the topic before it joins (else it joins twice at once), and polls are long.
+consumer.partitions_for_topic(notes.topic)
 consumer.subscribe([notes.topic], listener=Listener())
 while not notes.stopping.is_set():
     notes.calls += 1
-    batch = consumer.poll(timeout_ms=100, max_records=rule.BATCH)
+    batch = consumer.poll(timeout_ms=1000, max_records=rule.BATCH)
     for records in batch.values():
         for m in records:
             notes.polled(m.partition, m.offset, m.key, m.value)
