@@ -97,7 +97,7 @@ impl<E: Env> Inner<E> {
         for segment in old {
             self.patient_file(segment).await?;
         }
-        // An index is never trusted, so that one that stayed would do no harm but to mislead.
+        // One that stayed would speak of another file.
         for segment in old {
             remove_if_there(&self.env, &index_path(&self.dir, segment.base)).await?;
         }
