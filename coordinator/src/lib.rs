@@ -30,6 +30,7 @@
 pub mod cluster;
 pub mod config;
 pub mod controller;
+pub mod group;
 pub mod image;
 pub mod journal;
 pub mod machine;
