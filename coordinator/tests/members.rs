@@ -104,6 +104,34 @@ fn a_silent_broker_is_fenced_and_what_it_led_is_led_by_another() {
 }
 
 #[test]
+fn a_leader_whose_term_is_spent_hands_over_or_begins_another() {
+    let mut c = Alone::with_brokers(3);
+    let id = on(&mut c, "t", &[1, 2, 3], 2);
+    let resigns = isr_change(&c, id, &[]);
+    assert_eq!(alter(&mut c, 2, resigns.clone()), Err(Why::RequestInvalid), "it is not the leader");
+    assert_eq!(alter(&mut c, 1, resigns.clone()), Ok(vec![1, 2, 3]), "what is committed it has");
+    let t = c.partition("t", 0);
+    assert_eq!((t.leader, t.leader_epoch), (Some(BrokerId(2)), LeaderEpoch(1)));
+    assert_eq!(alter(&mut c, 1, resigns), Err(Why::FencedLeaderEpoch), "once is enough");
+    // Nobody else is in sync, and those who are eligible are away.
+    c.pass(SECOND * 2, &[2]);
+    let before = c.partition("t", 0);
+    assert_eq!((ids(&before.isr), ids(&before.elr)), (vec![2], vec![3]));
+    let resigns = isr_change(&c, id, &[]);
+    assert_eq!(alter(&mut c, 2, resigns), Ok(vec![2]));
+    let t = c.partition("t", 0);
+    assert_eq!((t.leader, t.leader_epoch), (Some(BrokerId(2)), LeaderEpoch(2)));
+    assert_eq!(t.epoch.0, before.epoch.0 + 1);
+    // One that is eligible has all that is committed, too.
+    c.beat(3);
+    let resigns = isr_change(&c, id, &[]);
+    assert_eq!(alter(&mut c, 2, resigns), Ok(vec![3]));
+    let t = c.partition("t", 0);
+    assert_eq!((t.leader, ids(&t.elr)), (Some(BrokerId(3)), vec![2]));
+    assert_eq!(c.replayed(), c.cluster);
+}
+
+#[test]
 fn a_registration_begins_fenced_and_is_over_when_it_was_seen() {
     let mut c = Alone::with_brokers(1);
     let two = registration(2);

@@ -96,12 +96,14 @@ pub(crate) async fn carry_asks<E: NetEnv>(shard: Shard<E>) {
         };
         let now = shard.env().now();
         let mut wishes = Vec::new();
+        let mut spent = Vec::new();
         for (id, partition) in looked_at {
             match partition.ask(now) {
                 Some(Ask::AlterIsr(alter)) => wishes.push((id, partition, alter)),
                 Some(Ask::NewTerm { leader_epoch }) => {
                     tracing::warn!(%id, %leader_epoch,
                         "this leader gave up batches that followers may have, and takes no more");
+                    spent.push((id, leader_epoch));
                 }
                 None => {}
             }
@@ -110,6 +112,35 @@ pub(crate) async fn carry_asks<E: NetEnv>(shard: Shard<E>) {
             let asking = shard.clone();
             shard.env().spawn(Queue::Replication, async move { propose(&asking, chunk).await });
         }
+        if !spent.is_empty() {
+            let asking = shard.clone();
+            shard.env().spawn(Queue::Replication, async move { end_terms(&asking, &spent).await });
+        }
+    }
+}
+
+/// Asks the controller for new terms of partitions that this broker may not write to in this one.
+/// They are seen in the picture; what was refused, or got no answer, the leader asks for again.
+async fn end_terms<E: NetEnv>(shard: &Shard<E>, spent: &[(TopicPartition, LeaderEpoch)]) {
+    let image = shard.image();
+    let me = shard.options().me;
+    let epoch = image.broker(me).map_or(BrokerEpoch(-1), |broker| broker.epoch);
+    let nobody = |&(partition, leader_epoch): &(TopicPartition, LeaderEpoch)| {
+        let known = image.partition(partition.topic, partition.partition)?;
+        Some(IsrChange { partition, leader_epoch, partition_epoch: known.epoch, isr: Vec::new() })
+    };
+    let partitions: Vec<IsrChange> = spent.iter().filter_map(nobody).collect();
+    let request = Request::AlterPartitions { broker: me, epoch, partitions };
+    match shard.control(request).await {
+        Some(Reply::AlteredPartitions(Ok(answers))) => {
+            for (id, refusal) in answers.into_iter().filter_map(|(id, no)| Some((id, no.err()?))) {
+                tracing::warn!(%id, why = refusal.message, "no new term was begun");
+            }
+        }
+        Some(Reply::AlteredPartitions(Err(refusal))) => {
+            tracing::warn!(why = refusal.message, "no new term was begun");
+        }
+        _ => {}
     }
 }
 

@@ -42,6 +42,11 @@ fn alter_one(
     };
     check(seen, broker, wanted, before)?;
     let rules = Rules::of(topic, seen.config);
+    if wanted.isr.is_empty() {
+        let after = end_term(seen, broker, before, &rules);
+        changes.put(id, after.clone());
+        return Ok(after);
+    }
     let target = Target {
         isr: wanted.isr.iter().map(|(member, _)| *member).collect(),
         ..Target::of(before, Election::by(&rules), seen.config.mutant)
@@ -57,6 +62,24 @@ fn alter_one(
     }
     let message = "The reassignment of the partition is done, and another replica leads it.";
     Err(Refusal::new(Why::NewLeaderElected, message))
+}
+
+/// The partition with another leader, or with the same one in a new term if nobody else can lead.
+fn end_term(
+    seen: Seen<'_, Controller>,
+    broker: BrokerId,
+    before: &Partition,
+    rules: &Rules,
+) -> Partition {
+    let except = Some(broker);
+    let candidates = Candidates { except, except_keeps: true, ..Candidates::of(seen.hard) };
+    let target = Target::of(before, Election::by(rules), seen.config.mutant);
+    let mut after = target.settle(before, rules, &candidates).unwrap_or_else(|| before.clone());
+    if after.leader_epoch == before.leader_epoch {
+        after.leader_epoch.0 += 1;
+        after.epoch = PartitionEpoch(before.epoch.0 + 1);
+    }
+    after
 }
 
 /// Refuses what this leader may not say of this partition.
@@ -88,6 +111,9 @@ fn check(
         let message =
             format!("The current partition epoch is {}, not {}.", before.epoch.0, epoch.0);
         return refuse(Why::InvalidUpdateVersion, message);
+    }
+    if wanted.isr.is_empty() {
+        return Ok(());
     }
     let mut members: Vec<BrokerId> = wanted.isr.iter().map(|(member, _)| *member).collect();
     members.sort_unstable();

@@ -199,6 +199,8 @@ pub struct IsrChange {
     /// Version of the partition that the leader knows.
     pub partition_epoch: PartitionEpoch,
     /// Who is in sync, each with the uptime session in which it fetched; the leader is one.
+    /// Nobody: the leader may not go on in this term (it gave up batches that followers may
+    /// have). Another one in sync leads then, or the same one in a new term if nobody else can.
     pub isr: Vec<(BrokerId, BrokerEpoch)>,
 }
 
