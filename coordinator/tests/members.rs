@@ -115,7 +115,7 @@ fn a_leader_whose_term_is_spent_hands_over_or_begins_another() {
     assert_eq!(alter(&mut c, 1, resigns), Err(Why::FencedLeaderEpoch), "once is enough");
     // Nobody else is in sync, and those who are eligible are away.
     c.pass(SECOND * 2, &[2]);
-    let before = c.partition("t", 0);
+    let before = c.partition("t", 0).clone();
     assert_eq!((ids(&before.isr), ids(&before.elr)), (vec![2], vec![3]));
     let resigns = isr_change(&c, id, &[]);
     assert_eq!(alter(&mut c, 2, resigns), Ok(vec![2]));
