@@ -123,8 +123,21 @@ fn the_same_seed_is_the_same_story() {
     }
 }
 
+/// Bugs of replication that clients of the cluster have to notice.
+#[test]
+fn broken_clusters_are_seen() {
+    use replication::mutant::Mutant;
+    let seeds: Vec<u64> = (0..SEEDS).collect();
+    for mutant in [Mutant::TruncateByWatermark, Mutant::ReadToEnd, Mutant::AdvanceUnderMinIsr] {
+        match first_failure(&seeds, Bug::Replication(mutant), |_| {}) {
+            Some((seed, how)) => println!("{mutant:?}: seed {seed}: {how}"),
+            None => panic!("{mutant:?} was not noticed within {SEEDS} seeds"),
+        }
+    }
+}
+
 /// Every bug on purpose of the parts, as clients of the cluster see it: which seed shows it first.
-/// Not all can be seen here, so it is a survey; those that are seen soon are in the test below.
+/// Not all can be seen here, so it is a survey; some that are seen soon are in the test above.
 #[test]
 #[ignore = "a survey: 20 minutes"]
 fn survey_of_bugs() {
