@@ -21,7 +21,7 @@ class Confluent(Workload):
     def make_producer(self):
         self.made += 1
         self.producer_name = f"{self.name}/producer-{self.made}"
-        settings = {"enable.idempotence": True, "acks": "all", "linger.ms": 5, "message.timeout.ms": 120_000}
+        settings = {"enable.idempotence": True, "acks": "all", "linger.ms": 5, "message.timeout.ms": 120_000, "socket.timeout.ms": 2_000}
         self.producer = ck.Producer({"bootstrap.servers": self.bootstrap, **QUIET, **settings})
         self.fatal = False
 

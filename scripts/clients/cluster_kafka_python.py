@@ -28,6 +28,7 @@ class KafkaPython(Workload):
             enable_idempotence=True,
             linger_ms=5,
             delivery_timeout_ms=120_000,
+            request_timeout_ms=2_000,
             max_block_ms=10_000,
             reconnect_backoff_max_ms=500,
         )

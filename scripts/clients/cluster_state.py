@@ -1,4 +1,5 @@
-"""Waits until a cluster is whole (every partition has a leader and all its replicas in sync), and tells who leads what.
+"""Waits until a cluster is whole (every partition is led by the first of its replicas, and all are in sync), and tells who leads
+what.
 
     cluster_state.py BOOTSTRAP SECONDS
 
@@ -22,7 +23,7 @@ while True:
         ailing = [
             f"{name}: leader {p.leader}, replicas {p.replicas}, in sync {p.isrs}"
             for p, name in partitions
-            if p.leader < 0 or len(p.isrs) < len(p.replicas)
+            if p.leader != p.replicas[0] or len(p.isrs) < len(p.replicas)
         ]
     except ck.KafkaException as error:
         ailing = [str(error)]

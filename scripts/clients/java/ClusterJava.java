@@ -115,6 +115,8 @@ public class ClusterJava {
                 "acks", "all",
                 "enable.idempotence", true,
                 "linger.ms", 5,
+                "request.timeout.ms", 2_000,
+                "delivery.timeout.ms", 120_000,
                 "max.block.ms", 10_000,
                 "reconnect.backoff.max.ms", 500),
             new StringSerializer(),
