@@ -45,8 +45,8 @@
 //! * `offset`: -1 or absent where a client does not tell it.
 //! * `call`: a number for what one call of the client sent or got; lines in a row with the same one
 //!   belong together. Without it each line is a call.
-//! * `time_ns`: nanoseconds on a clock that all files share. `commit` and `committed` are ordered by
-//!   it, other files than the writer's considered; and [`History::gaps`] is about it.
+//! * `time_ns`: nanoseconds on a clock that all files share. `commit` and `committed` are ordered
+//!   by it, other files than the writer's considered; and [`History::gaps`] is about it.
 //!
 //! `fail` is for errors after which the write cannot come to be: an invalid topic, an unknown
 //! producer epoch, a queue emptied before sending. A timeout, a lost connection, and
