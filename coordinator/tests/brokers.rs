@@ -28,9 +28,12 @@ fn run(seed: u64, mutant: Option<Mutant>) {
     world.replay();
 }
 
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|number| number.parse().ok())
+}
+
 #[test]
 fn whatever_brokers_do_the_invariants_hold() {
-    let number = |name| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
     let first = number("SEED").unwrap_or(0);
     let seeds = number("SEEDS").unwrap_or(if first > 0 { 1 } else { 1_500 });
     for seed in first..first + seeds {
@@ -47,7 +50,7 @@ fn every_mutant_is_caught_within_a_thousand_seeds() {
     std::panic::set_hook(Box::new(|_| ()));
     let mut survivors = Vec::new();
     for mutant in Mutant::ALL {
-        let caught = (0..1_000).find_map(|seed| {
+        let caught = (0..number("MUTANT_SEEDS").unwrap_or(1_000)).find_map(|seed| {
             let panic = catch_unwind(|| run(seed, Some(mutant))).err()?;
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| text.to_string()));
@@ -56,7 +59,7 @@ fn every_mutant_is_caught_within_a_thousand_seeds() {
         match caught {
             Some((seed, text)) => {
                 let first = text.lines().next().unwrap_or_default();
-                println!("{mutant:?}: seed {seed}: {first}");
+                println!("FOUND {mutant:?} seed {seed}: {first}");
             }
             None => survivors.push(mutant),
         }

@@ -114,7 +114,7 @@ fn broken_brokers_are_seen() {
     let seeds: Vec<u64> = (0..MUTANT_SEEDS).collect();
     for mutant in [Mutant::SkipSync, Mutant::AnswerEarly, Mutant::ForgetProducers] {
         match first_failure(&seeds, Some(mutant), |_, _| {}) {
-            Some((seed, how)) => println!("{mutant:?}: seed {seed}: {how}"),
+            Some((seed, how)) => println!("FOUND {mutant:?} seed {seed}: {how}"),
             None => panic!("{mutant:?} was not noticed within {MUTANT_SEEDS} seeds"),
         }
     }

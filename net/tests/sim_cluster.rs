@@ -130,7 +130,7 @@ fn broken_clusters_are_seen() {
     let seeds: Vec<u64> = (0..SEEDS).collect();
     for mutant in [Mutant::TruncateByWatermark, Mutant::ReadToEnd, Mutant::AdvanceUnderMinIsr] {
         match first_failure(&seeds, Bug::Replication(mutant), |_| {}) {
-            Some((seed, how)) => println!("{mutant:?}: seed {seed}: {how}"),
+            Some((seed, how)) => println!("FOUND {mutant:?} seed {seed}: {how}"),
             None => panic!("{mutant:?} was not noticed within {SEEDS} seeds"),
         }
     }
@@ -147,7 +147,7 @@ fn survey_of_bugs() {
     let seeds: Vec<u64> = (0..number("SIM_SEEDS", SEEDS)).collect();
     for bug in replication.into_iter().chain(controller).chain(log) {
         match first_failure(&seeds, bug, |_| {}) {
-            Some((seed, how)) => println!("SEEN {bug:?}: seed {seed}: {how}"),
+            Some((seed, how)) => println!("FOUND {bug:?} seed {seed}: {how}"),
             None => println!("not seen: {bug:?}"),
         }
     }

@@ -39,7 +39,7 @@ fn every_bug_breaks_an_invariant_within_a_thousand_seeds() {
             continue;
         }
         match caught(mutant) {
-            Some((seed, seen)) => println!("SEEN {mutant:?} with seed {seed}: {seen}"),
+            Some((seed, seen)) => println!("FOUND {mutant:?} seed {seed}: {seen}"),
             None => missed.push(mutant),
         }
     }

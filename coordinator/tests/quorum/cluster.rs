@@ -58,7 +58,7 @@ pub struct List {
 impl Memory for List {
     fn apply(&self, at: Offset, records: &[Vec<u8>]) -> Result<(), String> {
         let mut entries = self.entries.borrow_mut();
-        assert_eq!(at.value(), entries.len() as u64, "every entry comes, in order");
+        assert_eq!(at.value(), entries.len() as u64, "EveryEntryComes: in order");
         self.truth.borrow_mut().check(at.value(), records);
         entries.push(records.to_vec());
         Ok(())
@@ -82,9 +82,9 @@ impl Memory for List {
     fn restore(&self, bytes: &[u8], end: Offset) -> Result<(), String> {
         let mut at = 0;
         let mut word = |len: usize| {
-            let word = bytes[at..at + len].to_vec();
+            let word = bytes.get(at..at + len).expect("SnapshotsAreWhole");
             at += len;
-            word
+            word.to_vec()
         };
         let mut entries = Vec::new();
         for index in 0..end.value() {
@@ -271,7 +271,7 @@ impl Cluster {
     pub fn refusals(&self) {
         for place in &self.places {
             if let Some(error) = place.refused.borrow().as_ref() {
-                panic!("{} does not open: {error}", place.id);
+                panic!("OpensAfterACrash: {} says {error}", place.id);
             }
         }
     }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -71,7 +72,7 @@ func leave(kind string) func(context.Context, *kgo.Client, map[string][]int32) {
 
 func main() {
 	options := []kgo.Opt{
-		kgo.SeedBrokers(notes.Bootstrap), kgo.ClientID(notes.Name),
+		kgo.SeedBrokers(strings.Split(notes.Bootstrap, ",")...), kgo.ClientID(notes.Name),
 		kgo.ConsumerGroup(notes.Group), kgo.ConsumeTopics(notes.Topic),
 		kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/IBM/sarama"
@@ -69,7 +70,7 @@ func main() {
 			"sticky": sarama.NewBalanceStrategySticky(),
 		}[notes.Assignor]}
 	}
-	group, err := sarama.NewConsumerGroup([]string{notes.Bootstrap}, notes.Group, config)
+	group, err := sarama.NewConsumerGroup(strings.Split(notes.Bootstrap, ","), notes.Group, config)
 	notes.Must("group", err)
 	go func() {
 		for err := range group.Errors() {
