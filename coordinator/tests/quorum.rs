@@ -72,6 +72,24 @@ fn storm(seed: u64, voters: usize, mutant: Option<Mutant>) {
     cluster.settle();
 }
 
+/// One run in which whoever leads is cut off again and again, and goes on appending what nobody
+/// hears of, until the others' snapshot takes its place.
+fn apart(seed: u64, voters: usize, mutant: Option<Mutant>) {
+    let mut cluster = Cluster::new(seed, voters, mutant);
+    cluster.options.snapshot_bytes = 60;
+    let random = cluster.sim.workload(0);
+    cluster.heal();
+    for _ in 0..6 {
+        cluster.sim.run_for(Duration::from_millis(100 + random.below(500)));
+        let Some(leader) = cluster.leader() else { continue };
+        cluster.cut_off(leader);
+        cluster.sim.run_for(Duration::from_millis(300 + random.below(1200)));
+        cluster.heal();
+        cluster.refusals();
+    }
+    cluster.settle();
+}
+
 fn runs(seeds: std::ops::Range<u64>, voters: usize) {
     let (mut acknowledged, mut terms) = (0, 0);
     let count = seeds.end - seeds.start;
@@ -102,6 +120,14 @@ fn whatever_the_power_does() {
 }
 
 #[test]
+fn whoever_is_cut_off() {
+    for seed in 3000..3030 {
+        apart(seed, 3, None);
+        apart(seed, 5, None);
+    }
+}
+
+#[test]
 fn the_same_seed_is_the_same_run() {
     for seed in [3, 17, 1234] {
         assert_eq!(run(seed, 3, None), run(seed, 3, None));
@@ -118,6 +144,7 @@ fn every_bug_on_purpose_is_found() {
         let found = (0..MUTANT_SEEDS).find_map(|seed| {
             let both = || {
                 storm(seed, 3, Some(mutant));
+                apart(seed, 3, Some(mutant));
                 run(seed, 3, Some(mutant));
             };
             let panic = std::panic::catch_unwind(both).err()?;

@@ -30,6 +30,8 @@ use crate::voter;
 
 /// Partitions that a shard opens at the same time when it starts.
 const OPENING_MAX: usize = 8;
+/// After so long a partition that found its device full is opened again.
+const OPEN_AGAIN: Duration = Duration::from_secs(1);
 /// How long connections may take to end when the broker stops.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Pause after an accept that failed.
@@ -92,18 +94,22 @@ pub async fn run_shard<E: NetEnv>(
                     voter::serve(env.clone(), listener, metadata, stopping),
                 );
             }
-            let joining = async { Some(join(&shard, &council).await) };
+            let joining = async { join(&shard, &council).await.map(Some) };
             let stopped = async {
                 stop.as_mut().await;
-                None
+                Ok(None)
             };
-            let Some(joined) = future::or(joining, stopped).await else {
-                // Told to stop before it was a member of anything.
-                shard.0.stopping.raise(1);
+            // Without its own vote it might wait for ever to become a member.
+            let lost = async { vote_lost(council.voter()).await.map(|()| None) };
+            let Some(membership) = future::or(future::or(lost, joining), stopped).await? else {
+                // Told to stop before it was a member of anything; but the other shards may have
+                // their picture already, and wait for their release.
+                shard.release();
+                shard.stop().await?;
                 return council.close().await.map_err(NodeError::Close);
             };
             listen(&shard, doors).await?;
-            Some((council, joined?))
+            Some((council, membership))
         }
         _ => {
             // Shard 0 sends the first picture when this broker is registered.
@@ -116,7 +122,7 @@ pub async fn run_shard<E: NetEnv>(
                 false
             };
             if !future::or(pictured, stopped).await {
-                return Ok(());
+                return shard.stop().await;
             }
             listen(&shard, doors).await?;
             None
@@ -313,6 +319,7 @@ async fn accept_all<E: NetEnv>(shard: Shard<E>, listener: E::Listener, name: Rc<
 pub(crate) async fn open_own<E: NetEnv>(shard: Shard<E>) {
     let known: Rc<RefCell<BTreeSet<TopicPartition>>> = Rc::default();
     loop {
+        let mut again = false;
         let image = shard.image();
         let own = shard.own(&image);
         known.borrow_mut().retain(|id| own.binary_search(id).is_ok() || own.contains(id));
@@ -330,12 +337,22 @@ pub(crate) async fn open_own<E: NetEnv>(shard: Shard<E>) {
                 // A failure is logged where it is found, and told to whoever asks.
                 let _ = one.await;
             }
-            known.borrow_mut().extend(batch);
+            // All but those that found the device full.
+            let settled = batch.iter().filter(|id| shard.0.partitions.is_settled(**id));
+            known.borrow_mut().extend(settled);
+            again |= !batch.iter().all(|id| known.borrow().contains(id));
             shard.env().turn().await;
         }
         let changed = shard.0.image_offset.reach(image.offset().value() + 1);
         let stopping = shard.0.stopping.reach(1);
-        let _ = future::or(changed, stopping).await;
+        let later = async {
+            match again {
+                true => shard.env().sleep_until(shard.env().now().after(OPEN_AGAIN)).await,
+                false => std::future::pending().await,
+            }
+            Ok(())
+        };
+        let _ = future::or(future::or(changed, stopping), later).await;
         if shard.0.stopping.value() > 0 {
             return;
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use coordinator::cluster::Topic;
 use engine::env::{Env, Queue};
 use engine::ids::{PartitionIndex, TopicId, TopicPartition};
-use engine::log::Log;
+use engine::log::{Log, OpenError};
 use engine::wait::Watch;
 use replication::Partition;
 
@@ -30,6 +30,9 @@ pub enum Unavailable {
     /// Its storage failed or is damaged.
     #[error("{0}")]
     Offline(Arc<str>),
+    /// The device is full, so that it could not be opened. It is tried again.
+    #[error("{0}")]
+    Full(Arc<str>),
     /// The process is stopping.
     #[error("the broker is stopping")]
     Stopping,
@@ -80,6 +83,10 @@ impl<E: NetEnv> Drop for Opening<'_, E> {
     }
 }
 
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// The table.
 pub struct Partitions<E: NetEnv> {
     places: RefCell<BTreeMap<TopicPartition, Place<E>>>,
@@ -117,6 +124,12 @@ impl<E: NetEnv> Partitions<E> {
             _ => None,
         });
         open.collect()
+    }
+
+    /// Whether it is open, or will not be before the next start.
+    pub(crate) fn is_settled(&self, id: TopicPartition) -> bool {
+        let places = self.places.borrow();
+        places.get(&id).is_some_and(|place| !matches!(place, Place::Opening(_)))
     }
 
     /// How many have been found offline.
@@ -167,6 +180,11 @@ impl<E: NetEnv> Partitions<E> {
         let found = Log::open(env, &dir, id, config, &shard.0.shared).await;
         let replication = shard.options().broker.replication;
         let opened: Result<_, Arc<str>> = match found {
+            Err(OpenError::Device(error)) if is_full(&error) => {
+                tracing::warn!(topic = %topic.name, partition = %id.partition, %error,
+                    "a partition could not be opened yet");
+                return Err(Unavailable::Full(error.to_string().into()));
+            }
             Ok((log, recovered)) => {
                 if recovered.batches > 0 || recovered.cut.is_some() {
                     tracing::info!(topic = %topic.name, partition = %id.partition,
@@ -178,6 +196,14 @@ impl<E: NetEnv> Partitions<E> {
             Err(error) => {
                 tracing::error!(topic = %topic.name, partition = %id.partition, %error,
                     "the partition is offline");
+                // A device that cannot be read is no better than one that cannot be written:
+                // what this broker leads must go to others. That files are too many is no failure.
+                if let OpenError::Device(device) = &error
+                    && device.raw_os_error() != Some(nix::libc::EMFILE)
+                {
+                    let why = format!("opening {}: {device}", dir.display());
+                    shard.0.shared.disk.fail(&why);
+                }
                 Err(error.to_string().into())
             }
         };

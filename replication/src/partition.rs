@@ -28,6 +28,7 @@ use crate::leader::{Acks, EpochMismatch, Leader, NotEnoughReplicas, check_epoch}
 use crate::role::{Assignment, Change, PartitionEpoch, Replica};
 
 pub mod notices;
+mod refusals;
 pub mod replicate;
 pub mod ticket;
 
@@ -35,6 +36,7 @@ pub use notices::Notices;
 pub use replicate::{Accepted, FollowNews};
 pub use ticket::{Commit, Lost, Ticket};
 
+use refusals::Refusals;
 use ticket::Reach;
 
 /// One partition on this broker. Cloning shares it; it lives on one shard.
@@ -63,6 +65,7 @@ struct Inner<E: Env> {
     following: Cell<bool>,
     /// Raised at each change of the configuration.
     configured: Watch,
+    refusals: RefCell<Refusals>,
     turn: Turn,
     notices: Notices,
 }
@@ -79,6 +82,13 @@ pub enum Refused {
     /// The log does not take it.
     #[error(transparent)]
     Log(#[from] AppendError),
+}
+
+impl Refused {
+    /// Whether the same batch may be taken when it comes again.
+    fn is_passing(&self) -> bool {
+        !matches!(self, Refused::Log(AppendError::Producer(_) | AppendError::Epochs(_)))
+    }
 }
 
 impl<E: Env> Partition<E> {
@@ -104,6 +114,7 @@ impl<E: Env> Partition<E> {
             misplaced: Cell::new(false),
             following: Cell::new(false),
             configured: Watch::new(0),
+            refusals: RefCell::default(),
             turn: Turn::default(),
             notices: notices.clone(),
         }))
@@ -143,6 +154,29 @@ impl<E: Env> Partition<E> {
     /// Appends a checked batch as leader. Synchronous: batches get their offsets in the order of
     /// the calls.
     pub fn append(&self, batch: &Checked<'_>, acks: Acks) -> Result<Ticket, Refused> {
+        let Some(producer) = batch.producer() else { return self.try_append(batch, acks) };
+        let refusals = &self.0.refusals;
+        if refusals.borrow().is_empty() {
+            return self.try_append(batch, acks).inspect_err(|refused| {
+                if refused.is_passing() {
+                    refusals.borrow_mut().note(producer);
+                }
+            });
+        }
+        if !self.0.log.with_producers(|producers| producers.knows(producer.id)) {
+            let checked = refusals.borrow().check(producer);
+            checked.map_err(|out_of_order| Refused::Log(out_of_order.into()))?;
+        }
+        let appended = self.try_append(batch, acks);
+        match &appended {
+            Ok(_) => refusals.borrow_mut().forget(producer.id),
+            Err(refused) if refused.is_passing() => refusals.borrow_mut().note(producer),
+            Err(_) => {}
+        }
+        appended
+    }
+
+    fn try_append(&self, batch: &Checked<'_>, acks: Acks) -> Result<Ticket, Refused> {
         let partition = &self.0;
         partition.notice_given_up();
         let epoch = {

@@ -1,6 +1,6 @@
 //! What the committed entries are for: a machine's memory, and openraft's hold on it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
@@ -45,6 +45,9 @@ pub(super) struct State {
     membership: RefCell<StoredMembership>,
     /// Index of the next entry that is applied.
     pub applied: Watch,
+    /// Index below which everything was taken in as a snapshot. What the log still has from below
+    /// it need not be what was committed: openraft lets go of it only afterwards.
+    pub restored: Cell<u64>,
     /// A snapshot that was read at the start, until it has been taken in.
     pub found: RefCell<Option<Snapshot>>,
     /// A snapshot that was written, until openraft knows.
@@ -157,6 +160,9 @@ impl<E: Env, S: Memory> RaftStateMachine<Types> for Applier<E, S> {
         self.memory.restore(&body, Offset::new(end)).map_err(io::Error::other)?;
         *self.state.membership.borrow_mut() = meta.last_membership.clone();
         *self.state.last.borrow_mut() = meta.last_log_id;
+        if self.mutant != Some(Mutant::ShowReplaced) {
+            self.state.restored.set(end);
+        }
         self.state.applied.raise(end);
         Ok(())
     }

@@ -18,16 +18,20 @@ pub enum Mutant {
     SnapshotInPlace,
     /// Entries are applied when they are appended, not when they are committed.
     ApplyUncommitted,
+    /// Observers are shown entries that a snapshot from the leader has replaced, while the log
+    /// still has them.
+    ShowReplaced,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 6] = [
+    pub const ALL: [Mutant; 7] = [
         Mutant::VoteUnsynced,
         Mutant::VoteForgotten,
         Mutant::AcknowledgeEarly,
         Mutant::KeepTruncated,
         Mutant::SnapshotInPlace,
         Mutant::ApplyUncommitted,
+        Mutant::ShowReplaced,
     ];
 }

@@ -83,7 +83,7 @@ impl<E: Env, S: Memory> Quorum<E, S> {
     ) -> Result<Since, ProposeError> {
         let inner = &self.0;
         let leader = self.leader();
-        if offset.value() < inner.log.first() {
+        if offset.value() < inner.log.first().max(inner.state.restored.get()) {
             let newest = inner.snapshots.newest().await;
             let newest = newest.map_err(|error| ProposeError::Ended(error.to_string()))?;
             let gone = || ProposeError::Ended("neither entries nor a snapshot are left".into());

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use coordinator::quorum::outbox::Outbound;
+use coordinator::quorum::since::News;
 use coordinator::quorum::types::Decided;
 use coordinator::quorum::{Memory, Mutant, OpenError, Options, Picture, ProposeError, Quorum};
 use engine::env::sim::random::Random;
@@ -36,6 +37,28 @@ impl Truth {
     fn check(&mut self, at: u64, records: &[Vec<u8>]) {
         let before = self.applied.entry(at).or_insert_with(|| records.to_vec());
         assert_eq!(before, records, "PrefixesAgree: two entries at offset {at}");
+    }
+
+    /// The entries of a picture, which must be what everybody has.
+    fn unpack(&mut self, bytes: &[u8], end: Offset) -> Vec<Vec<Vec<u8>>> {
+        let mut at = 0;
+        let mut word = |len: usize| {
+            let word = bytes.get(at..at + len).expect("SnapshotsAreWhole");
+            at += len;
+            word.to_vec()
+        };
+        let mut entries = Vec::new();
+        for index in 0..end.value() {
+            let count = u32::from_le_bytes(word(4).try_into().unwrap());
+            let mut record = |_| {
+                let len = u32::from_le_bytes(word(4).try_into().unwrap());
+                word(len as usize)
+            };
+            let records: Vec<Vec<u8>> = (0..count).map(&mut record).collect();
+            self.check(index, &records);
+            entries.push(records);
+        }
+        entries
     }
 
     pub fn leads(&mut self, term: u64, who: BrokerId) {
@@ -80,23 +103,7 @@ impl Memory for List {
     }
 
     fn restore(&self, bytes: &[u8], end: Offset) -> Result<(), String> {
-        let mut at = 0;
-        let mut word = |len: usize| {
-            let word = bytes.get(at..at + len).expect("SnapshotsAreWhole");
-            at += len;
-            word.to_vec()
-        };
-        let mut entries = Vec::new();
-        for index in 0..end.value() {
-            let count = u32::from_le_bytes(word(4).try_into().unwrap());
-            let mut record = |_| {
-                let len = u32::from_le_bytes(word(4).try_into().unwrap());
-                word(len as usize)
-            };
-            let records: Vec<Vec<u8>> = (0..count).map(&mut record).collect();
-            self.truth.borrow_mut().check(index, &records);
-            entries.push(records);
-        }
+        let entries = self.truth.borrow_mut().unpack(bytes, end);
         *self.entries.borrow_mut() = entries;
         self.restored.set(self.restored.get() + 1);
         Ok(())
@@ -198,7 +205,9 @@ impl Cluster {
                 Ok((quorum, _)) => {
                     let running = (env.clone(), quorum.clone(), memory);
                     *place.running.borrow_mut() = Some(running);
-                    env.spawn(Queue::Request, propose(env.clone(), quorum.clone(), truth));
+                    let task = propose(env.clone(), quorum.clone(), truth.clone());
+                    env.spawn(Queue::Request, task);
+                    env.spawn(Queue::Request, observe(env.clone(), quorum.clone(), truth));
                     let from = place.id;
                     let outbox = quorum.outbox();
                     while let Some(message) = outbox.next().await {
@@ -281,6 +290,15 @@ impl Cluster {
         self.net.cut.borrow_mut().clear();
         self.net.slow.set(0);
         (0..self.active.get()).for_each(|at| self.start(at));
+    }
+
+    /// Nobody hears this place, and it hears nobody.
+    pub fn cut_off(&self, at: usize) {
+        let me = self.places[at].id.0;
+        let mut cut = self.net.cut.borrow_mut();
+        for other in self.places.iter().map(|place| place.id.0).filter(|other| *other != me) {
+            cut.extend([(me, other), (other, me)]);
+        }
     }
 
     /// After everything works again: somebody leads, something new is decided, all come to know it,
@@ -375,6 +393,25 @@ async fn empty(env: &SimEnv, dir: &Path) {
         } else {
             env.remove(&path).await.unwrap();
         }
+    }
+}
+
+/// Follows what a coordinator shows to those who hold no vote.
+async fn observe(env: SimEnv, quorum: Voter, truth: Rc<RefCell<Truth>>) {
+    let mut at = Offset::ZERO;
+    while let Ok(since) = quorum.committed_since(at, 100).await {
+        match since.news {
+            News::Entries(entries) => {
+                for (index, records) in (at.value()..).zip(&entries) {
+                    truth.borrow_mut().check(index, records);
+                }
+            }
+            News::Snapshot(body) => _ = truth.borrow_mut().unpack(&body, since.end),
+        }
+        if since.end == at {
+            env.sleep_until(env.now().after(Duration::from_micros(300))).await;
+        }
+        at = since.end;
     }
 }
 

@@ -22,7 +22,7 @@ pub fn of_unavailable(error: &Unavailable) -> ErrorCode {
     match error {
         Unavailable::Unknown => ErrorCode::UnknownTopicOrPartition,
         Unavailable::NotLeader | Unavailable::Stopping => ErrorCode::NotLeaderOrFollower,
-        Unavailable::Offline(_) => ErrorCode::KafkaStorageError,
+        Unavailable::Offline(_) | Unavailable::Full(_) => ErrorCode::KafkaStorageError,
     }
 }
 
