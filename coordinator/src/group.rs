@@ -33,8 +33,10 @@ use records::{ClassicValue, Record};
 use request::{GroupFault, Heartbeat, Join, Joined, Leave, Left, Reply, Request, Sync};
 use timers::{Alarm, Timers};
 
+pub mod assignor;
 pub mod classic;
 pub mod config;
+pub mod consumer;
 mod describe;
 pub mod hash;
 pub mod mutant;
