@@ -3,8 +3,8 @@
 use std::rc::Rc;
 
 use super::convert::ClassicGroup;
-use super::records::{Change, Current, GroupValue, MemberState, MemberValue, PatternValue};
-use super::soft::{Alarm, Soft};
+use super::records::{Change, Current, GroupValue, MemberValue, PatternValue};
+use super::soft::Soft;
 use super::topics::Topics;
 use super::{ConsumerConfig, ConsumerGroup, Mutant, Record, patterns};
 use crate::group::assignor::Partitions;
@@ -110,7 +110,8 @@ impl<'a> Draft<'a> {
     }
 
     /// Looks for the topics of patterns that are new or that may stand for others by now.
-    pub(super) fn resolve_patterns(&mut self, soft: &mut Soft) {
+    /// Whether the present topics are now taken into account.
+    fn resolve_patterns(&mut self, soft: &mut Soft) -> bool {
         let (version, now) = (self.scene.topics.version(), self.scene.at.now);
         let rested = |at| now.since(at) >= super::config::PATTERN_PAUSE;
         let again = soft.topics_version != Some(version) && soft.patterns_at.is_none_or(rested);
@@ -119,6 +120,7 @@ impl<'a> Draft<'a> {
         used.sort_unstable();
         used.dedup();
         soft.compiled.retain(|text, _| used.contains(text));
+        let has_none = used.is_empty();
         for text in used {
             let before = self.group().patterns.get(&text).cloned();
             if before.is_some() && !again {
@@ -144,6 +146,7 @@ impl<'a> Draft<'a> {
         if again {
             soft.patterns_at = Some(now);
         }
+        again || has_none
     }
 
     /// Begins a new epoch if `bump` says so or the topics are others than the present epoch knows,
@@ -151,10 +154,7 @@ impl<'a> Draft<'a> {
     pub(super) fn advance(&mut self, soft: &mut Soft, bump: bool) {
         let version = self.scene.topics.version();
         if bump || soft.topics_version != Some(version) {
-            self.resolve_patterns(soft);
-            // As long as patterns rest, their topics have not been taken into account.
-            let now = self.scene.at.now;
-            let is_current = self.group().patterns.is_empty() || soft.patterns_at == Some(now);
+            let is_current = self.resolve_patterns(soft);
             let hash = self.group().hash_of_topics(self.scene.topics);
             if bump || hash != self.group().topics_hash {
                 let value = GroupValue::next(self.group(), hash, self.scene.at.wall);
@@ -185,11 +185,11 @@ impl<'a> Draft<'a> {
         let group = self.group();
         let member = group.member(id).cloned()?;
         let before = group.current(id);
-        let wanted = group.wanted(&member, self.scene.topics);
+        let wants = |topic| group.wants(&member, topic, self.scene.topics);
         let after = Rc::new(group.next_step(
             &before,
             &group.target(id),
-            &wanted,
+            &wants,
             owned,
             self.scene.config.mutant,
         )?);
@@ -197,9 +197,6 @@ impl<'a> Draft<'a> {
             self.put(Change::Current(id.clone(), Some(after.clone())));
         }
         soft.watch_revocation(id, &member, &after, self.scene.config, self.scene.at.now);
-        if after.state != MemberState::UnrevokedPartitions {
-            soft.unset(id, Alarm::Rebalance);
-        }
         Some(after)
     }
 

@@ -164,6 +164,8 @@ fn join_or_stay(
     let bump = draft.update_member(&id, member) || (is_new && predecessor.is_none());
     draft.advance(soft, bump);
     let Some(after) = draft.reconcile(soft, &id, beat.owned.as_ref()) else {
+        // Nothing of this is kept, so what was looked at has to be looked at again.
+        (soft.topics_version, soft.assigned_at) = (None, None);
         return Err(Fault::FencedMemberEpoch { epoch: before.epoch, received: beat.epoch });
     };
     let member = draft.group().member(&id).cloned().expect("it was just put there");

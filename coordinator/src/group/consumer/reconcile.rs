@@ -17,7 +17,7 @@
 //! nothing is left to give up. What it is given it may use at once; so nothing is given before
 //! everybody else has let go of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use engine::ids::TopicId;
 
@@ -27,17 +27,17 @@ use crate::group::assignor::Partitions;
 
 impl ConsumerGroup {
     /// The next state of a member that is in `before`; the same if there is nothing to do, and
-    /// `None` if it has to give up everything and join again. `wanted` are the topics that it is
+    /// `None` if it has to give up everything and join again. `wants` tells which topics it is
     /// subscribed to by now; `owned` is what it says that it has, `None` if it does not say.
     pub(super) fn next_step(
         &self,
         before: &Current,
         target: &Partitions,
-        wanted: &BTreeSet<TopicId>,
+        wants: &dyn Fn(TopicId) -> bool,
         owned: Option<&Partitions>,
         mutant: Option<Mutant>,
     ) -> Option<Current> {
-        let strays = || before.assigned.keys().any(|topic| !wanted.contains(topic));
+        let strays = || before.assigned.keys().any(|topic| !wants(*topic));
         let waits = match before.state {
             MemberState::Stable => before.epoch == self.target_epoch,
             MemberState::UnrevokedPartitions => {
@@ -49,24 +49,24 @@ impl ConsumerGroup {
             MemberState::Unknown => return None,
         };
         if !waits {
-            return Some(self.compute(before, target, wanted, owned, mutant));
+            return Some(self.compute(before, target, wants, owned, mutant));
         }
-        if strays() { Some(shrink(before, wanted, owned)) } else { Some(before.clone()) }
+        if strays() { Some(shrink(before, wants, owned)) } else { Some(before.clone()) }
     }
 
     fn compute(
         &self,
         before: &Current,
         target: &Partitions,
-        wanted: &BTreeSet<TopicId>,
+        wants: &dyn Fn(TopicId) -> bool,
         owned: Option<&Partitions>,
         mutant: Option<Mutant>,
     ) -> Current {
-        let target = |topic: &TopicId| target.get(topic).filter(|_| wanted.contains(topic));
+        let wanted = |topic: &TopicId| target.get(topic).filter(|_| wants(*topic));
         let (mut kept, mut revoking) = (Assigned::new(), Assigned::new());
         for (topic, partitions) in &before.assigned {
             for (partition, epoch) in partitions {
-                let stays = target(topic).is_some_and(|target| target.contains(partition));
+                let stays = wanted(topic).is_some_and(|target| target.contains(partition));
                 let to = if stays { &mut kept } else { &mut revoking };
                 to.entry(*topic).or_default().insert(*partition, *epoch);
             }
@@ -77,8 +77,8 @@ impl ConsumerGroup {
         }
 
         let mut state = MemberState::Stable;
-        for topic in wanted {
-            for partition in target(topic).into_iter().flatten() {
+        for topic in target.keys() {
+            for partition in wanted(topic).into_iter().flatten() {
                 if kept.get(topic).is_some_and(|kept| kept.contains_key(partition)) {
                     continue;
                 }
@@ -104,17 +104,23 @@ impl Current {
         assigned: Assigned,
         revoking: Assigned,
     ) -> Current {
-        let previous_epoch = if epoch == self.epoch { self.previous_epoch } else { self.epoch };
-        Current { epoch, previous_epoch, state, assigned, revoking }
+        let next = Current { epoch, previous_epoch: self.epoch, state, assigned, revoking };
+        // Any step ends the time in which the epoch before is believed; no step does not.
+        let same = Current { previous_epoch: self.previous_epoch, ..next.clone() };
+        if same == *self { same } else { next }
     }
 }
 
 /// Takes topics away that the member is no longer subscribed to, while it waits for the rest.
-fn shrink(before: &Current, wanted: &BTreeSet<TopicId>, owned: Option<&Partitions>) -> Current {
+fn shrink(
+    before: &Current,
+    wants: &dyn Fn(TopicId) -> bool,
+    owned: Option<&Partitions>,
+) -> Current {
     let mut revoking = before.revoking.clone();
     let mut assigned = before.assigned.clone();
     assigned.retain(|topic, partitions: &mut BTreeMap<_, _>| {
-        let stays = wanted.contains(topic);
+        let stays = wants(*topic);
         if !stays {
             revoking.entry(*topic).or_default().append(&mut partitions.clone());
         }

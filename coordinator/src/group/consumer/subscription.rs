@@ -11,6 +11,13 @@ use super::{ConsumerConfig, ConsumerGroup, Mutant};
 use crate::group::assignor::{Assignor, Consumer, Partitions};
 
 impl ConsumerGroup {
+    /// Whether this member wants the topic with this identity, which exists.
+    pub(super) fn wants(&self, member: &MemberValue, topic: TopicId, topics: &dyn Topics) -> bool {
+        let Some(name) = topics.name(topic) else { return false };
+        let resolved = member.pattern.as_ref().and_then(|text| self.patterns.get(text));
+        member.topics.contains(name) || resolved.is_some_and(|all| all.topics.contains(name))
+    }
+
     /// The topics that this member wants and that exist. A pattern that was not resolved yet
     /// stands for none.
     pub(super) fn wanted(&self, member: &MemberValue, topics: &dyn Topics) -> BTreeSet<TopicId> {
