@@ -159,8 +159,9 @@ impl Client {
             return None;
         }
         self.waiting = Some((number, now.after(TIMEOUT)));
+        let beat = self.beat();
         self.resubscribed = false;
-        Some(self.beat())
+        Some(beat)
     }
 
     /// One step towards the assignment. Whether there is something to tell.

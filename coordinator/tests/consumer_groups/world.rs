@@ -264,7 +264,8 @@ impl World {
         for at in 0..self.clients.len() {
             self.next_number += 1;
             let number = self.next_number;
-            let Some(sent) = self.clients[at].work(self.now, number, self.faults, &mut self.random) else {
+            let Some(sent) = self.clients[at].work(self.now, number, self.faults, &mut self.random)
+            else {
                 continue;
             };
             if self.faults && self.random.once_in(12) {
