@@ -4,7 +4,7 @@
 //!
 //! Held throughout: OneOwnerPerPartition and EpochsNeverRegress. Held once faults have ended:
 //! EveryoneIsServed. `cargo test -p coordinator --test consumer_groups -- --nocapture` prints the
-//! seed that catches each mutant.
+//! seed that catches each mutant; `SEED=n SEEDS=m … one` tries m seeds from n on.
 
 use coordinator::group::consumer::Mutant;
 
@@ -36,6 +36,19 @@ fn members_share_safely_and_all_are_served_in_the_end() {
     println!("{SEEDS} seeds: {all:?}");
     assert!(all.failovers > SEEDS && all.fenced > SEEDS && all.lost > SEEDS, "{all:?}");
     assert!(all.revocations > SEEDS && all.late > 0 && all.away > 0, "{all:?}");
+}
+
+#[test]
+fn one() {
+    let number = |name: &str, default| {
+        std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+    };
+    let (seed, seeds) = (number("SEED", 0), number("SEEDS", 1));
+    for seed in seed..seed + seeds {
+        if let Err(broken) = World::run(seed, None) {
+            panic!("seed {seed}: {broken}");
+        }
+    }
 }
 
 #[test]

@@ -275,6 +275,7 @@ impl Old {
                         self.generation = joined.generation;
                         self.step = Step::Sync;
                     }
+                    Err(Fault::UnknownMemberId) => self.start_over(),
                     Err(other) => panic!("{other:?}"),
                 }
             }
@@ -357,7 +358,7 @@ fn both_protocols_share_a_group_safely() {
                 }
             }
             let topic = desk.of("t", [0]).into_keys().next().expect("there is one");
-            check_owners(seed, topic, &old, &new);
+            check_owners(seed, topic, desk.group(), &old, &new);
         }
         let owned: usize =
             old.iter().flat_map(|old| old.owned.values()).map(Vec::len).sum::<usize>()
@@ -372,9 +373,16 @@ fn both_protocols_share_a_group_safely() {
     }
 }
 
-fn check_owners(seed: u64, topic: TopicId, old: &[Old], new: &BTreeMap<String, (i32, Partitions)>) {
+/// Those whom the group has struck off are owners no more, whatever they believe.
+fn check_owners(
+    seed: u64,
+    topic: TopicId,
+    group: &ConsumerGroup,
+    old: &[Old],
+    new: &BTreeMap<String, (i32, Partitions)>,
+) {
     let mut owners: BTreeMap<PartitionIndex, &str> = BTreeMap::new();
-    let of_old = old.iter().flat_map(|old| {
+    let of_old = old.iter().filter(|old| group.member(&old.id).is_some()).flat_map(|old| {
         old.owned.values().flatten().map(move |partition| (*partition, old.id.as_str()))
     });
     let of_new = new.iter().flat_map(|(id, (_, owned))| {

@@ -14,7 +14,6 @@ use super::heartbeat::{find, replace};
 use super::records::{ClassicMember, Current, MemberState, MemberValue};
 use super::soft::{Alarm, millis};
 use super::{ConsumerGroup, Effects, Fault, Scene, Soft};
-use crate::group::assignor::Partitions;
 
 /// JoinGroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +93,12 @@ pub fn join(
         if join.instance.is_some() {
             find(group, &join.member.as_str().into(), join.instance.as_deref())?;
         }
+        // Kafka takes it in again; but it does not know that it was struck off, and would go on
+        // with what others have by now until it is told what it has. As in a classic group it is
+        // told to begin anew.
+        if !is_known && said.generation >= 0 {
+            return Err(Fault::UnknownMemberId);
+        }
         join.member.as_str().into()
     };
 
@@ -103,7 +108,8 @@ pub fn join(
         replace(&mut draft, soft, &old, &id);
     }
     let is_new = draft.group().member(&id).is_none();
-    let owned = owned(&said, &draft.group().current(&id), scene);
+    // By its own word, of whatever generation: what it may still use nobody else is given.
+    let owned = by_id(&said.owned, scene.topics);
     let (session_ms, rebalance_ms) = (join.session_ms, join.rebalance_ms);
     let bump = draft.update_member(&id, member(join, said)) || is_new;
     draft.advance(soft, bump);
@@ -143,16 +149,6 @@ fn member(join: Join, said: Subscription) -> MemberValue {
         rebalance_ms: join.rebalance_ms,
         assignor: None,
         classic: Some(ClassicMember { session_ms: join.session_ms, protocols: join.protocols }),
-    }
-}
-
-/// What the member has by its own word, if that is of the generation that it is in. One that says
-/// no generation (before version 2) is believed.
-fn owned(said: &Subscription, current: &Current, scene: Scene<'_>) -> Partitions {
-    if said.generation < 0 || said.generation == current.epoch {
-        by_id(&said.owned, scene.topics)
-    } else {
-        Partitions::new()
     }
 }
 
