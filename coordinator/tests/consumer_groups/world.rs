@@ -249,11 +249,13 @@ impl World {
         }
     }
 
-    /// A request comes that its client has long given up. Only if the client has gone on for more
-    /// than an epoch since: the protocol itself does not tell older from newer within one.
+    /// A request comes that its client has long given up. Not if it is of the epoch that the
+    /// member is in, or was in before: there the protocol itself does not tell older from newer.
     fn deliver_stray(&mut self, beat: Heartbeat) {
         let client = self.clients.iter().find(|client| client.id == beat.member);
-        let is_old = client.is_some_and(|client| beat.epoch + 1 < client.epoch);
+        let before = self.hard.as_ref().map(|group| group.current(&beat.member).previous_epoch);
+        let is_old = client.is_some_and(|client| beat.epoch + 1 < client.epoch)
+            && before != Some(beat.epoch);
         if is_old && beat.epoch > JOIN_EPOCH {
             self.figures.late += 1;
             let _ = self.decide(beat);
