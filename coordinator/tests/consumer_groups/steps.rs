@@ -363,7 +363,7 @@ fn offsets_may_be_committed_by_those_who_have_the_partition() {
     desk.beat(living("a", 1)).expect("it lives");
     let group = desk.group();
     assert_eq!(group.check_commit("a", 1), Ok(()));
-    assert_eq!(group.may_commit("a", 1, topic, last), Ok(()), "while it gives it up");
+    assert_eq!(group.may_commit("a", 1, Some(topic), last), Ok(()), "while it gives it up");
     let ahead = Err(Fault::StaleMemberEpoch { epoch: 1, received: 2 });
     assert_eq!(group.check_commit("a", 2), ahead);
     assert_eq!(group.check_commit("x", 1), Err(Fault::UnknownMemberId));
@@ -371,9 +371,13 @@ fn offsets_may_be_committed_by_those_who_have_the_partition() {
     desk.beat(having("a", 1, &desk.of("t", 0..2))).expect("it lives");
     let group = desk.group();
     assert_eq!(group.check_commit("a", 1), Ok(()));
-    assert_eq!(group.may_commit("a", 1, topic, first), Ok(()), "its own since then (KIP-1251)");
+    assert_eq!(
+        group.may_commit("a", 1, Some(topic), first),
+        Ok(()),
+        "its own since then (KIP-1251)"
+    );
     let stale = Err(Fault::StaleMemberEpoch { epoch: 2, received: 1 });
-    assert_eq!(group.may_commit("a", 1, topic, last), stale);
+    assert_eq!(group.may_commit("a", 1, Some(topic), last), stale);
     assert_eq!(group.check_fetch(Some("a"), 1), stale);
     assert_eq!((group.check_fetch(Some("a"), 2), group.check_fetch(None, -1)), (Ok(()), Ok(())));
     desk.beat(living("a", LEAVE_EPOCH)).expect("it leaves");

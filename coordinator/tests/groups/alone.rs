@@ -159,7 +159,7 @@ impl Alone {
     }
 
     pub fn leave(&mut self, leavers: Vec<Leaver>) -> Vec<Option<GroupFault>> {
-        let leave = Leave { group: "g".into(), members: leavers };
+        let leave = Leave { group: "g".into(), members: leavers, ..Leave::default() };
         match self.now(Request::Leave(leave)) {
             Reply::Left(left) => left.unwrap().into_iter().map(|one| one.fault).collect(),
             other => panic!("{other:?}"),

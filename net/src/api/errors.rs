@@ -168,6 +168,7 @@ pub fn of_group(fault: GroupFault) -> ErrorCode {
         GroupFault::FencedInstanceId => ErrorCode::FencedInstanceId,
         GroupFault::IllegalGeneration => ErrorCode::IllegalGeneration,
         GroupFault::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+        GroupFault::StaleMemberEpoch => ErrorCode::StaleMemberEpoch,
         GroupFault::InconsistentGroupProtocol => ErrorCode::InconsistentGroupProtocol,
         GroupFault::MemberIdRequired => ErrorCode::MemberIdRequired,
         GroupFault::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,

@@ -103,8 +103,10 @@ pub fn join(
     };
 
     let mut draft = Draft::new(name, Some(group), scene);
+    let mut replaced_another_kind = false;
     if let Some(old) = place.filter(|old| **old != id) {
         let old = old.clone();
+        replaced_another_kind = group.member(&old).is_some_and(|old| old.classic.is_none());
         replace(&mut draft, soft, &old, &id);
     }
     let is_new = draft.group().member(&id).is_none();
@@ -116,6 +118,10 @@ pub fn join(
     let Some(after) = draft.reconcile(soft, &id, Some(&owned)) else {
         return Err(Fault::UnknownMemberId);
     };
+    if replaced_another_kind && draft.downgrade(soft, out) {
+        draft.finish(out);
+        return Ok(Joined { member: id.to_string(), generation: after.epoch, protocol });
+    }
     draft.finish(out);
     soft.unset(&id, Alarm::Join);
     soft.set(&id, Alarm::Sync, scene.at.now.after(millis(rebalance_ms)));
@@ -152,10 +158,15 @@ fn member(join: Join, said: Subscription) -> MemberValue {
     }
 }
 
-fn find_classic<'g>(
-    group: &'g ConsumerGroup,
-    present: &Present,
-) -> Result<(Rc<str>, Rc<Current>, &'g MemberValue, &'g ClassicMember), Fault> {
+/// A member of the classic protocol.
+struct Found<'g> {
+    id: Rc<str>,
+    current: Rc<Current>,
+    value: &'g MemberValue,
+    classic: &'g ClassicMember,
+}
+
+fn find_classic<'g>(group: &'g ConsumerGroup, present: &Present) -> Result<Found<'g>, Fault> {
     let id: Rc<str> = present.member.as_str().into();
     let current = find(group, &id, present.instance.as_deref())?;
     let value = group.member(&id).ok_or(Fault::UnknownMemberId)?;
@@ -163,7 +174,7 @@ fn find_classic<'g>(
     if present.generation != current.epoch {
         return Err(Fault::IllegalGeneration);
     }
-    Ok((id, current, value, classic))
+    Ok(Found { id, current, value, classic })
 }
 
 /// SyncGroup of a member of the classic protocol: what it has from now on, in the embedded
@@ -175,7 +186,7 @@ pub fn sync(
     present: &Present,
     protocol: Option<&str>,
 ) -> Result<Vec<u8>, Fault> {
-    let (id, current, value, classic) = find_classic(group, present)?;
+    let Found { id, current, value, classic } = find_classic(group, present)?;
     let spoken = classic.protocols.first().map(|(name, _)| name.as_str());
     if protocol.is_some() && protocol != spoken {
         return Err(Fault::InconsistentGroupProtocol);
@@ -200,7 +211,7 @@ pub fn heartbeat(
     scene: Scene<'_>,
     present: &Present,
 ) -> Result<(), Fault> {
-    let (id, current, value, _) = find_classic(group, present)?;
+    let Found { id, current, value, .. } = find_classic(group, present)?;
     soft.watch(&id, value, scene.config, scene.at.now);
     let has_to = current.epoch < group.epoch()
         || match current.state {

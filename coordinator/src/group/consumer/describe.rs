@@ -1,5 +1,7 @@
 //! A group as ConsumerGroupDescribe shows it.
 
+use std::collections::BTreeSet;
+
 use super::records::MemberValue;
 use super::{ConsumerConfig, ConsumerGroup};
 use crate::group::assignor::Partitions;
@@ -24,10 +26,22 @@ pub struct Described {
 pub struct DescribedMember {
     /// Its id.
     pub id: String,
+    /// Its `group.instance.id`, if it is static.
+    pub instance: Option<String>,
+    /// The rack that it is in.
+    pub rack: Option<String>,
+    /// What its client calls itself.
+    pub client_id: String,
+    /// Where it connects from.
+    pub client_host: String,
     /// Its epoch.
     pub epoch: i32,
-    /// What it is and wants; a member with `classic` speaks the classic protocol.
-    pub value: MemberValue,
+    /// The topics that it is subscribed to, by name.
+    pub topics: BTreeSet<String>,
+    /// The same by a regular expression.
+    pub pattern: Option<String>,
+    /// It speaks the classic protocol.
+    pub is_classic: bool,
     /// What it has.
     pub assignment: Partitions,
     /// What it is to have in the end.
@@ -41,8 +55,14 @@ impl ConsumerGroup {
             let current = self.current(id);
             DescribedMember {
                 id: id.to_string(),
+                instance: value.instance.as_deref().map(String::from),
+                rack: value.rack.clone(),
+                client_id: value.client_id.clone(),
+                client_host: value.client_host.clone(),
                 epoch: current.epoch,
-                value: (**value).clone(),
+                topics: value.topics.clone(),
+                pattern: value.pattern.as_deref().map(String::from),
+                is_classic: value.classic.is_some(),
                 assignment: current.partitions(),
                 target: (*self.target(id)).clone(),
             }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::convert::ClassicGroup;
 use super::records::{Change, Current, GroupValue, MemberValue, PatternValue};
 use super::soft::Soft;
-use super::topics::Topics;
+use super::topics::{Topics, UNKNOWN};
 use super::{ConsumerConfig, ConsumerGroup, Mutant, Record, patterns};
 use crate::group::assignor::Partitions;
 use crate::machine::Moment;
@@ -203,18 +203,28 @@ impl<'a> Draft<'a> {
     /// After members have gone: a new epoch for those who stay, or, if the last one that speaks
     /// the consumer protocol has gone, a classic group. Without members the epoch moves, too.
     pub(super) fn settle(mut self, soft: &mut Soft, out: &mut Effects) {
-        if let Some(classic) = super::convert::downgrade(self.group(), &self.scene) {
-            for change in self.group().tombstones() {
-                self.put(change);
-            }
-            *soft = Soft::default();
-            out.downgraded = Some(classic);
-        } else {
-            let hash = self.group().hash_of_topics(self.scene.topics);
+        if !self.downgrade(soft, out) {
+            let hash = match self.scene.topics.version() {
+                // Before anybody has asked in this term. Who asks first looks again.
+                UNKNOWN => self.group().topics_hash,
+                _ => self.group().hash_of_topics(self.scene.topics),
+            };
             let value = GroupValue::next(self.group(), hash, self.scene.at.wall);
             self.put(Change::Group(Some(value)));
         }
         self.finish(out);
+    }
+
+    /// Makes it a classic group, if only members of the classic protocol are left; whether it does.
+    pub(super) fn downgrade(&mut self, soft: &mut Soft, out: &mut Effects) -> bool {
+        out.downgraded = super::convert::downgrade(self.group(), &self.scene);
+        if out.downgraded.is_some() {
+            for change in self.group().tombstones() {
+                self.put(change);
+            }
+            *soft = Soft::default();
+        }
+        out.downgraded.is_some()
     }
 
     /// How the present state of `id` differs for an answer: whether it may use something else than

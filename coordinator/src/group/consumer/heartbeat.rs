@@ -238,7 +238,8 @@ fn check_epoch(
 }
 
 /// Whose place a static member takes that joins: nobody's if the instance is new or it is the same
-/// member, that of the member that has left to come back, and an error while another is there.
+/// member; that of the member that has left to come back, or that speaks the classic protocol, which
+/// cannot say so; and an error while another is there.
 fn predecessor(
     group: &ConsumerGroup,
     id: &Rc<str>,
@@ -248,6 +249,9 @@ fn predecessor(
         None => Ok(None),
         Some(old) if group.current(old).epoch == AWAY_EPOCH => Ok(Some(old.clone())),
         Some(old) if old == id => Ok(None),
+        Some(old) if group.member(old).is_some_and(|old| old.classic.is_some()) => {
+            Ok(Some(old.clone()))
+        }
         Some(_) => Err(Fault::UnreleasedInstanceId),
     }
 }

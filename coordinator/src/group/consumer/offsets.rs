@@ -27,12 +27,12 @@ impl ConsumerGroup {
 
     /// After [`ConsumerGroup::check_commit`]: whether `member` may commit this partition. In its
     /// present epoch it may commit any; from one that is over only what it was given by then and
-    /// has had since.
+    /// has had since; nothing of a topic whose identity is not known.
     pub fn may_commit(
         &self,
         member: &str,
         epoch: i32,
-        topic: TopicId,
+        topic: Option<TopicId>,
         partition: PartitionIndex,
     ) -> Result<(), Fault> {
         let current = self.current(member);
@@ -40,7 +40,7 @@ impl ConsumerGroup {
             return Ok(());
         }
         let of = |assigned: &super::records::Assigned| {
-            assigned.get(&topic).and_then(|all| all.get(&partition)).copied()
+            assigned.get(&topic?).and_then(|all| all.get(&partition)).copied()
         };
         match of(&current.assigned).or_else(|| of(&current.revoking)) {
             Some(since) if since <= epoch => Ok(()),
@@ -50,11 +50,16 @@ impl ConsumerGroup {
 
     /// Whether `member` may fetch offsets in its `epoch`. No member and -1: from outside.
     pub fn check_fetch(&self, member: Option<&str>, epoch: i32) -> Result<(), Fault> {
-        let Some(member) = member.filter(|_| epoch >= 0) else { return Ok(()) };
-        self.member(member).ok_or(Fault::UnknownMemberId)?;
+        let Some(member) = member else {
+            return if epoch < 0 { Ok(()) } else { Err(Fault::UnknownMemberId) };
+        };
+        let value = self.member(member).ok_or(Fault::UnknownMemberId)?;
         let current = self.current(member);
         if epoch == current.epoch {
             return Ok(());
+        }
+        if value.classic.is_some() {
+            return Err(Fault::IllegalGeneration);
         }
         Err(Fault::StaleMemberEpoch { epoch: current.epoch, received: epoch })
     }

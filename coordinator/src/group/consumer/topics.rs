@@ -1,5 +1,8 @@
 //! The topics of the cluster as groups look at them.
 
+use std::fmt;
+use std::sync::Arc;
+
 use engine::ids::TopicId;
 
 use crate::image::Image;
@@ -14,6 +17,48 @@ pub trait Topics {
     fn name(&self, id: TopicId) -> Option<&str>;
     /// The names of all topics.
     fn names(&self) -> Box<dyn Iterator<Item = &str> + '_>;
+}
+
+/// The topics as whoever asks sees them. Shared, and crosses lanes; the newest that a machine was
+/// shown is the one that it goes by. By default nothing is known.
+#[derive(Clone, Default)]
+pub struct View(Option<Arc<dyn Topics + Send + Sync>>);
+
+/// The version of a view in which nothing is known.
+pub const UNKNOWN: i64 = -1;
+
+impl View {
+    /// What is seen through `topics`, whose version is not negative.
+    pub fn new(topics: Arc<dyn Topics + Send + Sync>) -> View {
+        View(Some(topics))
+    }
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "View({})", self.version())
+    }
+}
+
+impl Topics for View {
+    fn version(&self) -> i64 {
+        self.0.as_ref().map_or(UNKNOWN, |topics| topics.version())
+    }
+
+    fn by_name(&self, name: &str) -> Option<(TopicId, i32)> {
+        self.0.as_ref()?.by_name(name)
+    }
+
+    fn name(&self, id: TopicId) -> Option<&str> {
+        self.0.as_ref()?.name(id)
+    }
+
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match &self.0 {
+            Some(topics) => topics.names(),
+            None => Box::new(std::iter::empty()),
+        }
+    }
 }
 
 impl Topics for Image {
