@@ -29,12 +29,11 @@ use engine::time::Instant;
 use crate::machine::{Machine, Outcome, Seen, Token};
 use classic::Live;
 use classic::desk::Desk;
-use consumer::ConsumerGroup;
 use consumer::topics::View;
 use offsets::OffsetTable;
 use offsets::sweep::{self, Sweep};
+use records::Record;
 use records::bytes::STRING_BYTES_MAX;
-use records::{ClassicValue, Record};
 use request::{GroupFault, Heartbeat, Join, Joined, Leave, Left, Reply, Request, Sync};
 use timers::{Alarm, Timers};
 
@@ -49,11 +48,13 @@ pub mod mutant;
 pub mod offsets;
 pub mod records;
 pub mod request;
+pub mod table;
 pub mod timers;
 
 pub use config::GroupConfig;
 pub use hash::partition_of;
 pub use mutant::Mutant;
+pub use table::{Group, GroupTable};
 
 /// The machine.
 pub enum Groups {}
@@ -62,28 +63,9 @@ pub enum Groups {}
 #[derive(Clone, Default)]
 pub struct Hard {
     /// Every group that is there, by name.
-    pub groups: BTreeMap<Rc<str>, Group>,
+    pub groups: GroupTable,
     /// What they committed. Of groups that are there only.
     pub offsets: OffsetTable,
-}
-
-/// What the log remembers of one group, without its offsets.
-#[derive(Clone, Debug)]
-pub enum Group {
-    /// A group of the classic protocol; or, without a value, one that only committed offsets.
-    Classic(Option<Rc<ClassicValue>>),
-    /// A group of the consumer protocol.
-    Consumer(Rc<ConsumerGroup>),
-}
-
-impl Group {
-    /// Kafka's name of its type.
-    pub fn type_name(&self) -> &'static str {
-        match self {
-            Group::Classic(_) => "classic",
-            Group::Consumer(_) => "consumer",
-        }
-    }
 }
 
 /// What is forgotten with the machine.
@@ -114,11 +96,12 @@ impl Machine for Groups {
 
     fn begin(seen: Seen<'_, Groups>, soft: &mut Soft, out: &mut Outcome<Groups>) {
         soft.sweep.begin(seen.config, seen.at.now, &mut soft.timers);
-        for (name, group) in &seen.hard.groups {
+        for (name, group) in seen.hard.groups.iter() {
             match group {
                 Group::Classic(Some(value)) if !value.members.is_empty() => {
                     let mut live = Live::from_value(value);
-                    live.take_up(&mut desk(seen, name.clone(), &mut soft.timers, out));
+                    let mut desk = desk(seen, name.clone(), &mut soft.timers, out);
+                    live.take_up(&mut desk, value.leader.is_some());
                     soft.live.insert(name.clone(), live);
                 }
                 Group::Classic(_) => {}
@@ -235,35 +218,21 @@ impl Machine for Groups {
     fn apply(hard: &mut Hard, _at: Offset, record: &Record) {
         match record {
             Record::Offset(key, Some(value)) => {
-                let name = match hard.groups.get_key_value(&*key.group) {
-                    Some((name, _)) => name.clone(),
-                    None => {
-                        let name: Rc<str> = key.group.as_str().into();
-                        hard.groups.insert(name.clone(), Group::Classic(None));
-                        name
-                    }
-                };
+                let name = hard.groups.name_of(&key.group);
                 hard.offsets.put(&name, &key.topic, key.partition, value);
             }
             Record::Offset(key, None) => {
                 hard.offsets.remove(&key.group, &key.topic, key.partition);
             }
-            Record::Classic(name, Some(value)) => {
-                let group = Group::Classic(Some(value.clone()));
-                match hard.groups.get_mut(&**name) {
-                    Some(there) => *there = group,
-                    None => _ = hard.groups.insert(name.as_str().into(), group),
-                }
+            Record::Classic(name, value) => {
+                // Somebody else's log may have offsets left: we forget them first.
+                let has_offsets = hard.offsets.has_group(name);
+                hard.groups.apply_classic(name, value.as_ref(), has_offsets);
             }
-            // Of what was there before.
-            Record::Classic(name, None)
-                if matches!(hard.groups.get(&**name), Some(Group::Consumer(_))) => {}
-            Record::Classic(name, None) if hard.offsets.has_group(name) => {
-                // Somebody else's log: we forget the offsets first.
-                hard.groups.insert(name.as_str().into(), Group::Classic(None));
+            Record::Consumer(record) => {
+                let has_offsets = hard.offsets.has_group(&record.group);
+                hard.groups.apply_consumer(&record.group, &record.change, has_offsets);
             }
-            Record::Classic(name, None) => _ = hard.groups.remove(&**name),
-            Record::Consumer(record) => consumers::apply(hard, record),
             Record::Unknown(_) => {}
         }
     }
@@ -287,7 +256,7 @@ fn desk<'a>(
     out: &'a mut Outcome<Groups>,
 ) -> Desk<'a> {
     let written = match seen.hard.groups.get(&group) {
-        Some(Group::Classic(value)) => value.clone(),
+        Some(Group::Classic(value)) => value.cloned(),
         Some(Group::Consumer(_)) | None => None,
     };
     Desk { config: seen.config, at: seen.at, group, written, timers, out }
@@ -325,7 +294,7 @@ fn decide_join(
     soft.see(std::mem::take(&mut join.topics));
     // A consumer group without members makes room for a classic one.
     let (mut is_there, mut makes_room) = (soft.live.contains_key(&*join.group), Vec::new());
-    let found = seen.hard.groups.get_key_value(&*join.group);
+    let found = seen.hard.groups.find(&join.group);
     let checked = check_join(seen, &join);
     match found {
         Some((name, Group::Consumer(group))) if group.members().len() > 0 && checked.is_ok() => {

@@ -6,7 +6,9 @@ use std::rc::Rc;
 use super::classic::{CONSUMER, Live, Phase};
 use super::consumer::heartbeat::{Beaten, Heartbeat, heartbeat};
 use super::consumer::topics::{Topics, View};
-use super::consumer::{self, ConsumerGroup, Effects, Fault, JOIN_EPOCH, Scene, convert, expiry};
+use super::consumer::{
+    self, ConsumerGroup, Effects, Fault, JOIN_EPOCH, Mutant, Scene, convert, expiry,
+};
 use super::records::{ClassicValue, Record};
 use super::request::{
     self, ConsumerHeartbeat, Generation, GroupFault, Join, Joined, Leave, Left, Reply, Sync, Synced,
@@ -17,7 +19,7 @@ use crate::machine::{Outcome, Seen, Token};
 
 /// The consumer group of this name.
 pub(super) fn find<'a>(hard: &'a Hard, name: &str) -> Option<(&'a Rc<str>, &'a ConsumerGroup)> {
-    match hard.groups.get_key_value(name)? {
+    match hard.groups.find(name)? {
         (name, Group::Consumer(group)) => Some((name, group)),
         (_, Group::Classic(_)) => None,
     }
@@ -65,7 +67,12 @@ impl Soft {
         tracing::info!(group = %name, members = classic.members.len(), "is a classic group now");
         let mut live = Live::from_consumers(classic, seen.at.wall);
         let mut desk = desk(seen, name.clone(), &mut self.timers, out);
-        desk.remember(live.to_value());
+        // Whoever takes over before they have assigned anew has to know that they have not.
+        let mut value = ClassicValue { leader: None, ..live.to_value() };
+        if seen.config.consumer.mutant == Some(Mutant::DowngradeTakenForAssigned) {
+            value = live.to_value();
+        }
+        desk.remember(value);
         live.come_from_consumers(&mut desk);
         self.live.insert(name, live);
     }
@@ -108,11 +115,11 @@ pub(super) fn decide_heartbeat(
     let ConsumerHeartbeat { group: name, beat, topics } = asked;
     soft.see(topics);
     let (epoch, records) = (beat.epoch, out.records.len());
-    let answer = match seen.hard.groups.get_key_value(&*name) {
+    let answer = match seen.hard.groups.find(&name) {
         Some((name, Group::Consumer(group))) => stay(seen, soft, name, group, beat, out),
         Some((name, Group::Classic(value))) => match soft.live.get(name) {
             Some(live) if live.phase() != Phase::Empty => upgrade(seen, soft, name, beat, out),
-            _ => begin(seen, soft, name.clone(), value.as_ref(), beat, out),
+            _ => begin(seen, soft, name.clone(), value, beat, out),
         },
         None => begin(seen, soft, name.into(), None, beat, out),
     };
@@ -187,11 +194,16 @@ fn upgrade(
         Fault::GroupIdNotFound
     })?;
     let (mut life, mut effects) = (consumer::Soft::default(), Effects::default());
-    life.take_up(&group, &seen.config.consumer, seen.at.now);
+    let careful = seen.config.consumer.mutant != Some(Mutant::WaitersForgotten);
+    if careful {
+        life.take_up(&group, &seen.config.consumer, seen.at.now);
+    }
     let beaten = heartbeat(name, Some(&group), &mut life, scene, beat, &mut effects)?;
     tracing::info!(group = %name, members = group.members().len(), "is a consumer group now");
     let mut live = soft.live.remove(name).expect("it was just there");
-    live.dissolve(&mut desk(seen, name.clone(), &mut soft.timers, out));
+    if careful {
+        live.dissolve(&mut desk(seen, name.clone(), &mut soft.timers, out));
+    }
     out.record(Record::Classic(name.to_string(), None));
     out.records.extend(records.into_iter().map(Record::Consumer));
     soft.keep(seen, name.clone(), life, effects, out);
@@ -319,27 +331,4 @@ pub(super) fn describe(
         Ok(group.describe(&seen.config.consumer))
     });
     (name, described)
-}
-
-/// Makes a record of a consumer group true.
-pub(super) fn apply(hard: &mut Hard, record: &consumer::Record) {
-    let (name, before) = match hard.groups.remove_entry(&record.group) {
-        Some((name, group)) => (name, Some(group)),
-        None => (record.group.clone(), None),
-    };
-    let (mut slot, classic) = match before {
-        Some(Group::Consumer(group)) => (Some(Rc::unwrap_or_clone(group)), None),
-        classic => (None, classic),
-    };
-    ConsumerGroup::apply(&mut slot, &record.change);
-    let after = match (slot, classic) {
-        (Some(group), _) => Some(Group::Consumer(Rc::new(group))),
-        // A tombstone of what was there before: it is a classic group by now.
-        (None, Some(classic)) => Some(classic),
-        (None, None) if hard.offsets.has_group(&name) => Some(Group::Classic(None)),
-        (None, None) => None,
-    };
-    if let Some(after) = after {
-        hard.groups.insert(name, after);
-    }
 }

@@ -14,7 +14,7 @@ const DEAD: &str = "Dead";
 
 /// A classic group in full. One of the consumer protocol is none to who asks for classic ones.
 pub(super) fn describe(hard: &Hard, soft: &Soft, name: String) -> Described {
-    let found = hard.groups.get(&*name);
+    let found = hard.groups.get(&name);
     let Some(group) = found.filter(|group| matches!(group, Group::Classic(_))) else {
         let fault = Some(GroupFault::GroupIdNotFound);
         let (protocol_type, protocol) = Default::default();
@@ -50,7 +50,7 @@ pub(super) fn describe(hard: &Hard, soft: &Soft, name: String) -> Described {
 }
 
 /// A group's state and protocol type.
-fn standing<'a>(group: &'a Group, live: Option<&'a Live>) -> (&'static str, &'a str) {
+fn standing<'a>(group: Group<'a>, live: Option<&'a Live>) -> (&'static str, &'a str) {
     match (group, live) {
         (Group::Consumer(group), _) => (group.state().name(), CONSUMER),
         (_, Some(live)) => (live.phase().name(), live.protocol_type().unwrap_or_default()),

@@ -34,6 +34,7 @@ impl Table {
     }
 
     /// Partitions of a topic.
+    #[allow(dead_code, reason = "each test file uses its part")]
     pub fn of(&self, topic: &str, partitions: impl IntoIterator<Item = i32>) -> Partitions {
         let all = partitions.into_iter().map(PartitionIndex).collect();
         Partitions::from([(self.topics[topic].0, all)])

@@ -10,7 +10,7 @@ use engine::ids::{PartitionIndex, TopicId};
 use super::embedded::{self, Named, Subscription};
 use super::records::{Change, ClassicMember, Current, GroupValue, MemberValue};
 use super::topics::Topics;
-use super::{ConsumerGroup, Record, Scene};
+use super::{ConsumerGroup, Mutant, Record, Scene};
 use crate::group::assignor::Partitions;
 
 /// A classic group of consumers, as a value.
@@ -20,7 +20,7 @@ pub struct ClassicGroup {
     pub generation: i32,
     /// The protocol (an assignor's name) that its members agreed on, if they did yet.
     pub protocol: Option<String>,
-    /// Who assigns.
+    /// Who assigns; of one that was a consumer group until now, who will.
     pub leader: Option<String>,
     /// Its members, by id.
     pub members: Vec<ClassicConsumer>,
@@ -43,7 +43,7 @@ pub struct ClassicConsumer {
     pub rebalance_ms: i32,
     /// What it can speak, preferred first: name, and its subscription in it.
     pub protocols: Vec<(String, Rc<[u8]>)>,
-    /// What the leader gave it; empty if nothing yet.
+    /// What the leader gave it; empty if nothing, or nothing yet.
     pub assignment: Rc<[u8]>,
 }
 
@@ -77,6 +77,11 @@ pub enum UpgradeError {
 /// The consumer group that a classic group (with members, all of protocol type `consumer`) becomes,
 /// and the records that make it so; the classic group's tombstone goes before them. Members that
 /// wait for an answer are to join again, with `REBALANCE_IN_PROGRESS`.
+///
+/// A member has what it was given. One that was given nothing has what it said, when it joined,
+/// that it has: in a rebalance that was interrupted by another, cooperative members go on using
+/// what no assignment tells of. Kafka takes those for members that have nothing, and gives what
+/// they use to others.
 pub fn upgrade(
     name: &Rc<str>,
     classic: &ClassicGroup,
@@ -90,19 +95,17 @@ pub fn upgrade(
     }
     let epoch = classic.generation;
     let (mut members, mut targets, mut currents) = (Vec::new(), Vec::new(), Vec::new());
-    let mut taken = BTreeSet::new();
+    let mut people = Vec::new();
     for person in &classic.members {
+        people.push((person, read_person(person, classic.protocol.as_deref())?));
+    }
+    let owned = owners(&people)?;
+    for ((person, Read { value, .. }), owned) in people.into_iter().zip(owned) {
         let id: Rc<str> = person.id.as_str().into();
-        let (value, owned) = read_person(person, classic.protocol.as_deref())?;
-        for (topic, partitions) in &owned {
-            for partition in partitions {
-                if !taken.insert((topic.clone(), *partition)) {
-                    let (topic, partition) = (topic.clone(), *partition);
-                    return Err(UpgradeError::Shared { topic, partition });
-                }
-            }
+        let mut owned = by_id(&owned, scene.topics);
+        if scene.config.mutant == Some(Mutant::UpgradeForgetsOwners) {
+            owned.clear();
         }
-        let owned = by_id(&owned, scene.topics);
         let with_epochs = |(topic, all): (&TopicId, &BTreeSet<PartitionIndex>)| {
             (*topic, all.iter().map(|partition| (*partition, epoch)).collect())
         };
@@ -129,15 +132,45 @@ pub fn upgrade(
     Ok((slot.expect("it is there"), records))
 }
 
-fn read_person(
-    person: &ClassicConsumer,
-    protocol: Option<&str>,
-) -> Result<(MemberValue, Named), UpgradeError> {
+/// What a member is, was given, and says that it has, and of which generation that is.
+struct Read {
+    value: MemberValue,
+    given: Named,
+    says: (i32, Named),
+}
+
+/// What each has, in their order. Nobody else has what somebody was given; of those who say that
+/// they have the same, the one of the newest generation has it.
+fn owners(people: &[(&ClassicConsumer, Read)]) -> Result<Vec<Named>, UpgradeError> {
+    let mut taken = BTreeSet::new();
+    for (topic, partitions) in people.iter().flat_map(|(_, read)| &read.given) {
+        for partition in partitions {
+            if !taken.insert((topic.as_str(), *partition)) {
+                let (topic, partition) = (topic.clone(), *partition);
+                return Err(UpgradeError::Shared { topic, partition });
+            }
+        }
+    }
+    let mut owned: Vec<Named> = people.iter().map(|(_, read)| read.given.clone()).collect();
+    let mut silent: Vec<usize> = (0..people.len()).collect();
+    silent.retain(|at| people[*at].1.given.is_empty());
+    silent.sort_by_key(|at| std::cmp::Reverse(people[*at].1.says.0));
+    for at in silent {
+        for (topic, partitions) in &people[at].1.says.1 {
+            let mine = partitions.iter().filter(|partition| taken.insert((topic, **partition)));
+            owned[at].insert(topic.clone(), mine.copied().collect());
+        }
+    }
+    Ok(owned)
+}
+
+fn read_person(person: &ClassicConsumer, protocol: Option<&str>) -> Result<Read, UpgradeError> {
     let unreadable = |error| UpgradeError::Unreadable { member: person.id.clone(), error };
     let chosen = person.protocols.iter().find(|(name, _)| Some(&**name) == protocol);
     let said = chosen.or(person.protocols.first()).map_or(&[][..], |(_, said)| said);
     let said = Subscription::read(said).map_err(unreadable)?;
-    let owned = embedded::read_assignment(&person.assignment).map_err(unreadable)?;
+    let given = embedded::read_assignment(&person.assignment).map_err(unreadable)?;
+    let says = (said.generation, said.owned);
     let value = MemberValue {
         instance: person.instance.as_deref().map(Rc::from),
         rack: said.rack,
@@ -152,7 +185,7 @@ fn read_person(
             protocols: person.protocols.clone(),
         }),
     };
-    Ok((value, owned))
+    Ok(Read { value, given, says })
 }
 
 /// Partitions of topics by identity; topics that do not exist are left out.

@@ -24,10 +24,22 @@ pub enum Mutant {
     /// A static member that comes back is given what it had without writing that down
     /// (KAFKA-10284).
     StaticChangeForgotten,
+    /// What the members of a classic group have is forgotten when it becomes a consumer group.
+    UpgradeForgetsOwners,
+    /// A classic group that was a consumer group is taken for one that has assigned, though those
+    /// who are gone took partitions with them (Kafka's, after a failover).
+    DowngradeTakenForAssigned,
+    /// Members that wait for an answer of a classic group wait on when it becomes a consumer group,
+    /// and nobody goes on watching them.
+    WaitersForgotten,
 }
 
 impl Mutant {
-    /// All of them.
+    /// Those on the way between protocols, which `tests/mixed_groups.rs` sees.
+    pub const MIGRATION: [Mutant; 3] =
+        [Mutant::UpgradeForgetsOwners, Mutant::DowngradeTakenForAssigned, Mutant::WaitersForgotten];
+
+    /// Those inside of a consumer group, which `tests/consumer_groups.rs` sees.
     pub const ALL: [Mutant; 8] = [
         Mutant::UnreleasedGivenEarly,
         Mutant::RevocationNotAwaited,

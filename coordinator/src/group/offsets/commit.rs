@@ -52,7 +52,7 @@ fn admit<'h>(
     desk: &mut Desk<'_>,
     request: &CommitOffsets,
 ) -> Result<Option<&'h ConsumerGroup>, GroupFault> {
-    match (hard.groups.get(&*request.group), live) {
+    match (hard.groups.get(&request.group), live) {
         // Who uses no membership needs no group beforehand.
         (None, _) if request.generation < 0 => Ok(None),
         (None, _) => Err(GroupFault::GroupIdNotFound),
@@ -131,7 +131,7 @@ pub(in crate::group) fn delete(
     request: DeleteOffsets,
     records: &mut Vec<Record>,
 ) -> Result<Vec<Outcomes>, GroupFault> {
-    let group = hard.groups.get(&*request.group).ok_or(GroupFault::GroupIdNotFound)?;
+    let group = hard.groups.get(&request.group).ok_or(GroupFault::GroupIdNotFound)?;
     if live.is_some_and(Live::refuses_delete) {
         return Err(GroupFault::NonEmptyGroup);
     }

@@ -12,7 +12,7 @@ use crate::group::{Group, Hard};
 /// members of a consumer group must be in the epoch that they believe to be in.
 pub(in crate::group) fn fetch(hard: &Hard, request: FetchOffsets) -> Fetched {
     let group = request.group;
-    if let Some(Group::Consumer(members)) = hard.groups.get(&*group) {
+    if let Some(Group::Consumer(members)) = hard.groups.get(&group) {
         let (member, epoch) = match &request.member {
             Some((member, epoch)) => (Some(member.as_str()), *epoch),
             None => (None, -1),

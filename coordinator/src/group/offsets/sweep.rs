@@ -137,14 +137,14 @@ impl Walk {
         };
         let from = self.from.clone();
         let from = from.as_ref().map(|name| &**name);
-        for (name, group) in seen.hard.groups.range::<str, _>((from, Bound::Unbounded)) {
+        for (name, group) in seen.hard.groups.iter_from(from) {
             if !matches!(&self.from, Bound::Included(begun) if begun == name) {
                 (self.inside, self.stays) = (None, false);
             }
             self.from = Bound::Included(name.clone());
             let life = match group {
                 Group::Classic(value) => {
-                    Life::Classic { value: value.as_deref(), live: live.get(name) }
+                    Life::Classic { value: value.map(|value| &**value), live: live.get(name) }
                 }
                 Group::Consumer(group) => Life::Consumer(group),
             };
