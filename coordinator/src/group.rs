@@ -138,7 +138,7 @@ impl Machine for Groups {
         let reply = match request {
             Request::Join(join) => return decide_join(seen, soft, from, join, out),
             Request::Sync(sync) => return decide_sync(seen, soft, from, sync, out),
-            Request::Heartbeat(beat) => return decide_heartbeat(seen, soft, from, &beat, out),
+            Request::Heartbeat(beat) => return decide_heartbeat(seen, soft, from, beat, out),
             Request::ConsumerHeartbeat(beat) => {
                 return consumers::decide_heartbeat(seen, soft, from, beat, out);
             }
@@ -359,9 +359,10 @@ fn decide_heartbeat(
     seen: Seen<'_, Groups>,
     soft: &mut Soft,
     from: Token,
-    beat: &Heartbeat,
+    mut beat: Heartbeat,
     out: &mut Outcome<Groups>,
 ) {
+    soft.see(std::mem::take(&mut beat.topics));
     if let Some(found) = consumers::find(seen.hard, &beat.group) {
         let answer = consumers::decide_classic_heartbeat(seen, soft, found, beat);
         return match answer {
@@ -374,7 +375,7 @@ fn decide_heartbeat(
     let found = check_name(&name)
         .and_then(|()| soft.live.get_mut(&name).ok_or(GroupFault::UnknownMemberId));
     match found {
-        Ok(live) => live.heartbeat(&mut desk(seen, name, &mut soft.timers, out), from, beat),
+        Ok(live) => live.heartbeat(&mut desk(seen, name, &mut soft.timers, out), from, &beat),
         Err(why) => out.reply(from, Reply::Heartbeat(Err(why))),
     }
 }

@@ -2,10 +2,11 @@
 //! the two protocols. What a consumer group decides is in [`super::consumer`].
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::classic::{CONSUMER, Live, Phase};
 use super::consumer::heartbeat::{Beaten, Heartbeat, heartbeat};
-use super::consumer::topics::{Topics, View};
+use super::consumer::topics::{Topics, UNKNOWN, View};
 use super::consumer::{
     self, ConsumerGroup, Effects, Fault, JOIN_EPOCH, Mutant, Scene, convert, expiry,
 };
@@ -16,6 +17,9 @@ use super::request::{
 use super::timers::Alarm;
 use super::{Group, Groups, Hard, Soft, check_name, desk};
 use crate::machine::{Outcome, Seen, Token};
+
+/// How long members that are silent are let be where topics are not known yet but needed.
+const TOPICS_PAUSE: Duration = Duration::from_secs(1);
 
 /// The consumer group of this name.
 pub(super) fn find<'a>(hard: &'a Hard, name: &str) -> Option<(&'a Rc<str>, &'a ConsumerGroup)> {
@@ -100,7 +104,15 @@ pub(super) fn on_alarm(
     let Some((name, group)) = find(seen.hard, name) else { return };
     let Some(mut life) = soft.consumers.remove(name) else { return };
     let (topics, mut effects) = (soft.topics.clone(), Effects::default());
+    let before = (topics.version() == UNKNOWN).then(|| life.clone());
     expiry::expire(name, group, &mut life, scene(seen, &topics), &mut effects);
+    if let Some(before) = before.filter(|_| effects.downgraded.is_some()) {
+        // What its members have cannot be named. They say soon that they live, and what topics
+        // there are with it; or they are gone, too.
+        soft.consumers.insert(name.clone(), before);
+        let again = seen.at.now.after(TOPICS_PAUSE);
+        return soft.timers.set(Alarm::Consumer(name.clone()), again);
+    }
     soft.keep(seen, name.clone(), life, effects, out);
 }
 
@@ -284,11 +296,11 @@ pub(super) fn decide_classic_heartbeat(
     seen: Seen<'_, Groups>,
     soft: &mut Soft,
     (name, group): (&Rc<str>, &ConsumerGroup),
-    beat: &request::Heartbeat,
+    beat: request::Heartbeat,
 ) -> Result<(), GroupFault> {
     let present = consumer::classic::Present {
-        member: beat.member.clone(),
-        instance: beat.instance.clone(),
+        member: beat.member,
+        instance: beat.instance,
         generation: beat.generation,
     };
     let mut life = soft.consumers.remove(name).unwrap_or_default();

@@ -303,6 +303,8 @@ pub struct Heartbeat {
     pub instance: Option<String>,
     /// The generation it is in.
     pub generation: i32,
+    /// The topics as whoever asks sees them; looked at in a consumer group only.
+    pub topics: View,
 }
 
 /// Members leave, or are removed.

@@ -152,7 +152,13 @@ impl Alone {
     ) -> Result<(), GroupFault> {
         let (group, member) = ("g".into(), member.into());
         let instance = instance.map(String::from);
-        match self.now(Request::Heartbeat(Heartbeat { group, member, instance, generation })) {
+        match self.now(Request::Heartbeat(Heartbeat {
+            group,
+            member,
+            instance,
+            generation,
+            ..Heartbeat::default()
+        })) {
             Reply::Heartbeat(beat) => beat,
             other => panic!("{other:?}"),
         }

@@ -187,6 +187,7 @@ impl Client {
             member: self.id.clone(),
             instance: self.instance.clone(),
             generation: self.generation,
+            ..Heartbeat::default()
         }
     }
 

@@ -181,7 +181,7 @@ impl Client {
                 Some(request) if now < client.beaten + BEAT_MS => request,
                 _ => {
                     client.beaten = now;
-                    Request::Heartbeat(client.heartbeat())
+                    Request::Heartbeat(Heartbeat { topics: view, ..client.heartbeat() })
                 }
             },
             (_, true) => {
@@ -287,6 +287,7 @@ impl Client {
             member: self.id.clone(),
             instance: self.instance.clone(),
             generation: self.epoch,
+            ..Heartbeat::default()
         }
     }
 

@@ -78,10 +78,9 @@ pub enum UpgradeError {
 /// and the records that make it so; the classic group's tombstone goes before them. Members that
 /// wait for an answer are to join again, with `REBALANCE_IN_PROGRESS`.
 ///
-/// A member has what it was given. One that was given nothing has what it said, when it joined,
-/// that it has: in a rebalance that was interrupted by another, cooperative members go on using
-/// what no assignment tells of. Kafka takes those for members that have nothing, and gives what
-/// they use to others.
+/// A member has what it was given, and what it said, when it joined, that it has: cooperative
+/// members go on using what they had until they hear of their assignment, and while a rebalance is
+/// interrupted by another. Kafka goes by what it was given alone, and gives the rest to others.
 pub fn upgrade(
     name: &Rc<str>,
     classic: &ClassicGroup,
@@ -152,13 +151,12 @@ fn owners(people: &[(&ClassicConsumer, Read)]) -> Result<Vec<Named>, UpgradeErro
         }
     }
     let mut owned: Vec<Named> = people.iter().map(|(_, read)| read.given.clone()).collect();
-    let mut silent: Vec<usize> = (0..people.len()).collect();
-    silent.retain(|at| people[*at].1.given.is_empty());
-    silent.sort_by_key(|at| std::cmp::Reverse(people[*at].1.says.0));
-    for at in silent {
+    let mut newest_first: Vec<usize> = (0..people.len()).collect();
+    newest_first.sort_by_key(|at| std::cmp::Reverse(people[*at].1.says.0));
+    for at in newest_first {
         for (topic, partitions) in &people[at].1.says.1 {
             let mine = partitions.iter().filter(|partition| taken.insert((topic, **partition)));
-            owned[at].insert(topic.clone(), mine.copied().collect());
+            owned[at].entry(topic.clone()).or_default().extend(mine);
         }
     }
     Ok(owned)

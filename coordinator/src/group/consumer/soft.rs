@@ -25,7 +25,7 @@ pub(super) enum Alarm {
 }
 
 /// The forgettable part of one group.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Soft {
     by_time: BTreeSet<(Instant, Alarm, Rc<str>)>,
     by_alarm: BTreeMap<(Rc<str>, Alarm), Instant>,
