@@ -122,8 +122,10 @@ pub fn upgrade(
         records.push(Record { group: name.clone(), change });
     };
     members.into_iter().for_each(|change| put(&mut slot, change));
-    let topics_hash = slot.as_ref().expect("it is there").hash_of_topics(scene.topics);
-    let value = GroupValue { epoch, topics_hash, created: Some(scene.at.wall) };
+    // Topics of which it is not known whether they are taken into account: whoever comes next
+    // begins a new epoch, also a static member that only takes its own place. What a leader gave
+    // may leave out what somebody was to give up first.
+    let value = GroupValue { epoch, topics_hash: 0, created: Some(scene.at.wall) };
     put(&mut slot, Change::Group(Some(value)));
     targets.into_iter().for_each(|change| put(&mut slot, change));
     put(&mut slot, Change::TargetEpoch(Some(epoch)));
