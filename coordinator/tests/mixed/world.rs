@@ -235,7 +235,7 @@ impl World {
                 let leader = self.leader();
                 let node = &mut self.nodes[leader];
                 let some = self.random.below(node.batches.len() as u64 + 1) as usize;
-                node.committed = node.batches.drain(..some).last().unwrap_or(node.committed);
+                node.committed = node.batches.drain(..some).next_back().unwrap_or(node.committed);
                 self.release(leader);
                 let pause = 1 + self.random.below(40);
                 self.after(pause, Event::Commit);
