@@ -5,7 +5,9 @@
 //! of a group is its last assigned generation and its offsets; the life in between, who is
 //! joining and whose session lasts how long, is soft ([`classic`]). After a failover the members
 //! of the last assigned generation go on as if nothing had happened, and a rebalance that was
-//! under way is begun anew by its members.
+//! under way is begun anew by its members. Groups of the consumer protocol (KIP-848) remember all
+//! of what they are ([`consumer`]); a group goes over from one protocol to the other while it lives
+//! ([`consumer::convert`]).
 //!
 //! Invariants, tried by `tests/groups.rs` on seeds, and by [`mutant`] on the code itself:
 //! * **OneOwnerPerGeneration**: within a generation no two members are told the same partition.
@@ -15,7 +17,8 @@
 //!   as the group is there.
 //! * **EveryoneIsServed**: once faults end, every member that behaves gets an assignment.
 //!
-//! It knows neither the wire nor which topics exist; `net` looks at both.
+//! It knows not the wire, which `net` looks at. Which topics there are it is shown with requests
+//! ([`consumer::topics::View`]).
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -26,26 +29,32 @@ use engine::time::Instant;
 use crate::machine::{Machine, Outcome, Seen, Token};
 use classic::Live;
 use classic::desk::Desk;
+use consumer::topics::View;
 use offsets::OffsetTable;
 use offsets::sweep::{self, Sweep};
+use records::Record;
 use records::bytes::STRING_BYTES_MAX;
-use records::{ClassicValue, Record};
 use request::{GroupFault, Heartbeat, Join, Joined, Leave, Left, Reply, Request, Sync};
 use timers::{Alarm, Timers};
 
+pub mod assignor;
 pub mod classic;
 pub mod config;
+pub mod consumer;
+mod consumers;
 mod describe;
 pub mod hash;
 pub mod mutant;
 pub mod offsets;
 pub mod records;
 pub mod request;
+pub mod table;
 pub mod timers;
 
 pub use config::GroupConfig;
 pub use hash::partition_of;
 pub use mutant::Mutant;
+pub use table::{Group, GroupTable};
 
 /// The machine.
 pub enum Groups {}
@@ -54,25 +63,9 @@ pub enum Groups {}
 #[derive(Clone, Default)]
 pub struct Hard {
     /// Every group that is there, by name.
-    pub groups: BTreeMap<Rc<str>, Group>,
+    pub groups: GroupTable,
     /// What they committed. Of groups that are there only.
     pub offsets: OffsetTable,
-}
-
-/// What the log remembers of one group, without its offsets.
-#[derive(Clone, Debug)]
-pub enum Group {
-    /// A group of the classic protocol; or, without a value, one that only committed offsets.
-    Classic(Option<Rc<ClassicValue>>),
-}
-
-impl Group {
-    /// Kafka's name of its type.
-    pub fn type_name(&self) -> &'static str {
-        match self {
-            Group::Classic(_) => "classic",
-        }
-    }
 }
 
 /// What is forgotten with the machine.
@@ -81,6 +74,10 @@ pub struct Soft {
     /// Classic groups with members, or with somebody about to become one. Each is in
     /// [`Hard::groups`], or its record is on the way there.
     live: BTreeMap<Rc<str>, Live>,
+    /// Consumer groups with members. Each is in [`Hard::groups`].
+    consumers: BTreeMap<Rc<str>, consumer::Soft>,
+    /// The topics as the newest request showed them.
+    topics: View,
     timers: Timers,
     sweep: Sweep,
 }
@@ -99,13 +96,16 @@ impl Machine for Groups {
 
     fn begin(seen: Seen<'_, Groups>, soft: &mut Soft, out: &mut Outcome<Groups>) {
         soft.sweep.begin(seen.config, seen.at.now, &mut soft.timers);
-        for (name, group) in &seen.hard.groups {
-            if let Group::Classic(Some(value)) = group
-                && !value.members.is_empty()
-            {
-                let mut live = Live::from_value(value);
-                live.take_up(&mut desk(seen, name.clone(), &mut soft.timers, out));
-                soft.live.insert(name.clone(), live);
+        for (name, group) in seen.hard.groups.iter() {
+            match group {
+                Group::Classic(Some(value)) if !value.members.is_empty() => {
+                    let mut live = Live::from_value(value);
+                    let mut desk = desk(seen, name.clone(), &mut soft.timers, out);
+                    live.take_up(&mut desk, value.leader.is_some());
+                    soft.live.insert(name.clone(), live);
+                }
+                Group::Classic(_) => {}
+                Group::Consumer(group) => consumers::take_up(seen, soft, name, group),
             }
         }
     }
@@ -115,12 +115,14 @@ impl Machine for Groups {
             Request::Join(_)
             | Request::Sync(_)
             | Request::Leave(_)
+            | Request::ConsumerHeartbeat(_)
             | Request::CommitOffsets(_)
             | Request::DeleteOffsets(_)
             | Request::Delete(_) => true,
             Request::Heartbeat(_)
             | Request::FetchOffsets(_)
             | Request::Describe(_)
+            | Request::DescribeConsumers(_)
             | Request::List(_)
             | Request::ForgetTopics(_) => false,
         }
@@ -136,13 +138,21 @@ impl Machine for Groups {
         let reply = match request {
             Request::Join(join) => return decide_join(seen, soft, from, join, out),
             Request::Sync(sync) => return decide_sync(seen, soft, from, sync, out),
-            Request::Heartbeat(beat) => return decide_heartbeat(seen, soft, from, &beat, out),
+            Request::Heartbeat(beat) => return decide_heartbeat(seen, soft, from, beat, out),
+            Request::ConsumerHeartbeat(beat) => {
+                return consumers::decide_heartbeat(seen, soft, from, beat, out);
+            }
+            Request::DescribeConsumers(names) => {
+                let describe = |name| consumers::describe(seen, name);
+                Reply::ConsumersDescribed(names.into_iter().map(describe).collect())
+            }
             Request::Leave(leave) => Reply::Left(decide_leave(seen, soft, leave, out)),
             Request::CommitOffsets(commit) => {
                 let name = commit.group.as_str().into();
                 let live = soft.live.get_mut(&*commit.group);
                 let mut desk = desk(seen, name, &mut soft.timers, out);
-                return offsets::commit::commit(seen.hard, live, &mut desk, from, commit);
+                let topics = &soft.topics;
+                return offsets::commit::commit(seen.hard, live, topics, &mut desk, from, commit);
             }
             Request::FetchOffsets(groups) => {
                 let fetch = |one| offsets::fetch::fetch(seen.hard, one);
@@ -183,6 +193,10 @@ impl Machine for Groups {
                     }
                     return;
                 }
+                Alarm::Consumer(name) => {
+                    consumers::on_alarm(seen, soft, name, out);
+                    continue;
+                }
                 Alarm::Join(name) | Alarm::Sync(name) | Alarm::Session(name, _) => name.clone(),
             };
             let Some(live) = soft.live.get_mut(&name) else { continue };
@@ -191,7 +205,7 @@ impl Machine for Groups {
                 Alarm::Join(_) => live.on_join_alarm(&mut desk),
                 Alarm::Sync(_) => live.on_sync_alarm(&mut desk),
                 Alarm::Session(_, member) => live.on_session_alarm(&mut desk, member),
-                Alarm::Sweep => unreachable!("handled above"),
+                Alarm::Sweep | Alarm::Consumer(_) => unreachable!("handled above"),
             }
             soft.tidy(&name);
         }
@@ -204,31 +218,21 @@ impl Machine for Groups {
     fn apply(hard: &mut Hard, _at: Offset, record: &Record) {
         match record {
             Record::Offset(key, Some(value)) => {
-                let name = match hard.groups.get_key_value(&*key.group) {
-                    Some((name, _)) => name.clone(),
-                    None => {
-                        let name: Rc<str> = key.group.as_str().into();
-                        hard.groups.insert(name.clone(), Group::Classic(None));
-                        name
-                    }
-                };
+                let name = hard.groups.name_of(&key.group);
                 hard.offsets.put(&name, &key.topic, key.partition, value);
             }
             Record::Offset(key, None) => {
                 hard.offsets.remove(&key.group, &key.topic, key.partition);
             }
-            Record::Classic(name, Some(value)) => {
-                let group = Group::Classic(Some(value.clone()));
-                match hard.groups.get_mut(&**name) {
-                    Some(there) => *there = group,
-                    None => _ = hard.groups.insert(name.as_str().into(), group),
-                }
+            Record::Classic(name, value) => {
+                // Somebody else's log may have offsets left: we forget them first.
+                let has_offsets = hard.offsets.has_group(name);
+                hard.groups.apply_classic(name, value.as_ref(), has_offsets);
             }
-            Record::Classic(name, None) if hard.offsets.has_group(name) => {
-                // Somebody else's log: we forget the offsets first.
-                hard.groups.insert(name.as_str().into(), Group::Classic(None));
+            Record::Consumer(record) => {
+                let has_offsets = hard.offsets.has_group(&record.group);
+                hard.groups.apply_consumer(&record.group, &record.change, has_offsets);
             }
-            Record::Classic(name, None) => _ = hard.groups.remove(&**name),
             Record::Unknown(_) => {}
         }
     }
@@ -252,8 +256,8 @@ fn desk<'a>(
     out: &'a mut Outcome<Groups>,
 ) -> Desk<'a> {
     let written = match seen.hard.groups.get(&group) {
-        Some(Group::Classic(value)) => value.clone(),
-        None => None,
+        Some(Group::Classic(value)) => value.cloned(),
+        Some(Group::Consumer(_)) | None => None,
     };
     Desk { config: seen.config, at: seen.at, group, written, timers, out }
 }
@@ -284,30 +288,46 @@ fn decide_join(
     seen: Seen<'_, Groups>,
     soft: &mut Soft,
     from: Token,
-    join: Join,
+    mut join: Join,
     out: &mut Outcome<Groups>,
 ) {
-    let is_there =
-        seen.hard.groups.contains_key(&*join.group) || soft.live.contains_key(&*join.group);
+    soft.see(std::mem::take(&mut join.topics));
+    // A consumer group without members makes room for a classic one.
+    let (mut is_there, mut makes_room) = (soft.live.contains_key(&*join.group), Vec::new());
+    let found = seen.hard.groups.find(&join.group);
+    let checked = check_join(seen, &join);
+    match found {
+        Some((name, Group::Consumer(group))) if group.members().len() > 0 && checked.is_ok() => {
+            let joined = consumers::decide_join(seen, soft, (name, group), join, out);
+            return out.reply(from, Reply::Joined(joined));
+        }
+        Some((_, Group::Consumer(group))) => makes_room = group.tombstones(),
+        Some((_, Group::Classic(_))) => is_there = true,
+        None => {}
+    }
     let known = match is_there || join.member.is_empty() {
         true => Ok(()),
         false => Err(GroupFault::UnknownMemberId),
     };
-    let checked = check_join(seen, &join).and(known);
-    if let Err(why) = checked {
+    if let Err(why) = checked.and(known) {
         return out
             .reply(from, Reply::Joined(Joined { member: join.member, generation: Err(why) }));
     }
     let name: Rc<str> = join.group.as_str().into();
-    let live = soft.live.entry(name.clone()).or_insert_with(|| match seen.hard.groups.get(&name) {
-        Some(Group::Classic(Some(value))) => Live::from_value(value),
-        Some(Group::Classic(None)) | None => Live::new(seen.at.wall),
+    let live = soft.live.entry(name.clone()).or_insert_with(|| match found {
+        Some((_, Group::Classic(Some(value)))) => Live::from_value(value),
+        _ => Live::new(seen.at.wall),
     });
+    let before = out.records.len();
     let mut desk = desk(seen, name.clone(), &mut soft.timers, out);
     live.join(&mut desk, from, join);
-    if !is_there && !live.is_over() && desk.out.records.is_empty() {
-        // It is there from now on, for those who list groups, too.
-        desk.remember(Live::new(seen.at.wall).to_value());
+    if !is_there && !live.is_over() {
+        if desk.out.records.len() == before {
+            // It is there from now on, for those who list groups, too.
+            desk.remember(Live::new(seen.at.wall).to_value());
+        }
+        let gone = |change| Record::Consumer(consumer::Record { group: name.clone(), change });
+        desk.out.records.splice(before..before, makes_room.into_iter().map(gone));
     }
     soft.tidy(&name);
 }
@@ -316,9 +336,13 @@ fn decide_sync(
     seen: Seen<'_, Groups>,
     soft: &mut Soft,
     from: Token,
-    sync: Sync,
+    mut sync: Sync,
     out: &mut Outcome<Groups>,
 ) {
+    soft.see(std::mem::take(&mut sync.topics));
+    if let Some(found) = consumers::find(seen.hard, &sync.group) {
+        return out.reply(from, Reply::Synced(consumers::decide_sync(seen, soft, found, sync)));
+    }
     let name: Rc<str> = sync.group.as_str().into();
     let found = check_name(&name)
         .and_then(|()| soft.live.get_mut(&name).ok_or(GroupFault::UnknownMemberId));
@@ -335,14 +359,23 @@ fn decide_heartbeat(
     seen: Seen<'_, Groups>,
     soft: &mut Soft,
     from: Token,
-    beat: &Heartbeat,
+    mut beat: Heartbeat,
     out: &mut Outcome<Groups>,
 ) {
+    soft.see(std::mem::take(&mut beat.topics));
+    if let Some(found) = consumers::find(seen.hard, &beat.group) {
+        let answer = consumers::decide_classic_heartbeat(seen, soft, found, beat);
+        return match answer {
+            // Soft state: its session goes on.
+            Ok(()) => out.reply_now(from, Reply::Heartbeat(Ok(()))),
+            Err(why) => out.reply(from, Reply::Heartbeat(Err(why))),
+        };
+    }
     let name: Rc<str> = beat.group.as_str().into();
     let found = check_name(&name)
         .and_then(|()| soft.live.get_mut(&name).ok_or(GroupFault::UnknownMemberId));
     match found {
-        Ok(live) => live.heartbeat(&mut desk(seen, name, &mut soft.timers, out), from, beat),
+        Ok(live) => live.heartbeat(&mut desk(seen, name, &mut soft.timers, out), from, &beat),
         Err(why) => out.reply(from, Reply::Heartbeat(Err(why))),
     }
 }
@@ -350,10 +383,14 @@ fn decide_heartbeat(
 fn decide_leave(
     seen: Seen<'_, Groups>,
     soft: &mut Soft,
-    leave: Leave,
+    mut leave: Leave,
     out: &mut Outcome<Groups>,
 ) -> Result<Vec<Left>, GroupFault> {
     check_name(&leave.group)?;
+    soft.see(std::mem::take(&mut leave.topics));
+    if let Some(found) = consumers::find(seen.hard, &leave.group) {
+        return Ok(consumers::decide_leave(seen, soft, found, leave, out));
+    }
     let name: Rc<str> = leave.group.as_str().into();
     let Some(live) = soft.live.get_mut(&name) else {
         let nobody = leave.members.into_iter().map(|leaver| Left {

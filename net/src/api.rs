@@ -14,6 +14,7 @@ pub mod admin;
 pub mod alter_configs;
 pub mod api_versions;
 pub mod cluster;
+pub mod consumer_groups;
 pub mod create_topics;
 pub mod describe_configs;
 pub mod describe_groups;
@@ -178,6 +179,10 @@ apis! {
         "Tells the producers that are known to partitions."
     64 UnregisterBroker 0..=0 flexible 0:
         "Strikes a broker off the cluster that is gone for good."
+    68 ConsumerGroupHeartbeat 0..=1 flexible 0:
+        "Says that a member of a consumer group lives, and what it wants; tells what it is to have."
+    69 ConsumerGroupDescribe 0..=1 flexible 0:
+        "Tells consumer groups with their members, and what they have and are to have."
     74 ListConfigResources 0..=1 flexible 0:
         "Lists what has a configuration."
     75 DescribeTopicPartitions 0..=0 flexible 0:
@@ -223,7 +228,7 @@ mod tests {
 
     /// Key, advertised minimum, maximum and first flexible version in Kafka 4.4 (`*Request.json`),
     /// of every API that issues A, B and C ask for so far, written down a second time.
-    const KAFKA: [(i16, i16, i16, i16); 36] = [
+    const KAFKA: [(i16, i16, i16, i16); 38] = [
         (0, 0, 13, 9),
         (1, 4, 18, 12),
         (2, 1, 11, 6),
@@ -258,6 +263,8 @@ mod tests {
         (60, 0, 2, 0),
         (61, 0, 0, 0),
         (64, 0, 0, 0),
+        (68, 0, 1, 0),
+        (69, 0, 1, 0),
         (74, 0, 1, 0),
         (75, 0, 0, 0),
     ];

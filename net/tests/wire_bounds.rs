@@ -179,7 +179,7 @@ fn a_large_produce_is_iterated_without_allocating() {
 
 /// APIs whose messages are declared and that are not served yet: what does not work is not
 /// advertised.
-const UNSERVED: &[i16] = &[68, 69];
+const UNSERVED: &[i16] = &[];
 
 #[test]
 fn messages_and_the_table_of_apis_are_of_one_mind() {

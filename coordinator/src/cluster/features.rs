@@ -45,16 +45,22 @@ pub struct Feature {
 /// The feature that says which metadata records may be written; it is never off.
 pub const METADATA_VERSION: &str = "metadata.version";
 
+/// The feature that says whether groups may speak the consumer protocol (KIP-848).
+pub const GROUP_VERSION: &str = "group.version";
+
 const fn feature(name: &'static str, min: i16, max: i16, initial: i16) -> Feature {
     Feature { name, range: FeatureRange { min, max }, initial }
 }
 
 /// What this release knows, by name. Levels are Kafka 4.x's: `metadata.version` 7 is 3.3-IV3, the
 /// oldest that has features at all, and 25 is 4.0-IV3. Eligible leader replicas are kept at every
-/// level; theirs only tells clients so. `group.version` and `transaction.version` come with what they
-/// name: a client acts on them.
-pub const FEATURES: &[Feature] =
-    &[feature("eligible.leader.replicas.version", 0, 1, 1), feature(METADATA_VERSION, 7, 25, 25)];
+/// level; theirs only tells clients so. `transaction.version` comes with what it names: a client
+/// acts on it.
+pub const FEATURES: &[Feature] = &[
+    feature("eligible.leader.replicas.version", 0, 1, 1),
+    feature(GROUP_VERSION, 0, 1, 1),
+    feature(METADATA_VERSION, 7, 25, 25),
+];
 
 /// The feature with this name.
 pub fn feature_named(name: &str) -> Option<&'static Feature> {

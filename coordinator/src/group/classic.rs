@@ -27,6 +27,7 @@ pub mod desk;
 pub mod join;
 pub mod leave;
 pub mod member;
+pub mod migrate;
 pub mod rebalance;
 pub mod subscription;
 pub mod sync;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::consumer::ConsumerConfig;
 use super::mutant::Mutant;
 
 /// Kafka's names in brackets; the defaults are Kafka's.
@@ -26,6 +27,8 @@ pub struct GroupConfig {
     /// Most bytes of records that one request may bring about; at most the batch that the internal
     /// topic takes (its `max.message.bytes`).
     pub records_bytes_max: usize,
+    /// What groups of the consumer protocol go by.
+    pub consumer: ConsumerConfig,
     /// A bug on purpose, for tests that prove that they would see it. `None` everywhere else.
     pub mutant: Option<Mutant>,
 }
@@ -41,6 +44,7 @@ impl Default for GroupConfig {
             offsets_retention: Duration::from_secs(10_080 * 60),
             offsets_retention_check: Duration::from_secs(600),
             records_bytes_max: 1 << 20,
+            consumer: ConsumerConfig::default(),
             mutant: None,
         }
     }

@@ -3,7 +3,8 @@
 use std::rc::Rc;
 
 use super::classic::member::Member;
-use super::classic::{Live, Phase};
+use super::classic::{CONSUMER, Live, Phase};
+use super::consumer;
 use super::records::{OffsetKey, Record};
 use super::request::{Described, DescribedMember, GroupFault, List, Listed};
 use super::{Group, Hard, Soft};
@@ -11,9 +12,10 @@ use super::{Group, Hard, Soft};
 /// Kafka's name of a group that is not there.
 const DEAD: &str = "Dead";
 
-/// A group in full.
+/// A classic group in full. One of the consumer protocol is none to who asks for classic ones.
 pub(super) fn describe(hard: &Hard, soft: &Soft, name: String) -> Described {
-    let Some(group) = hard.groups.get(&*name) else {
+    let found = hard.groups.get(&name);
+    let Some(group) = found.filter(|group| matches!(group, Group::Classic(_))) else {
         let fault = Some(GroupFault::GroupIdNotFound);
         let (protocol_type, protocol) = Default::default();
         return Described {
@@ -48,8 +50,9 @@ pub(super) fn describe(hard: &Hard, soft: &Soft, name: String) -> Described {
 }
 
 /// A group's state and protocol type.
-fn standing<'a>(group: &'a Group, live: Option<&'a Live>) -> (&'static str, &'a str) {
+fn standing<'a>(group: Group<'a>, live: Option<&'a Live>) -> (&'static str, &'a str) {
     match (group, live) {
+        (Group::Consumer(group), _) => (group.state().name(), CONSUMER),
         (_, Some(live)) => (live.phase().name(), live.protocol_type().unwrap_or_default()),
         (Group::Classic(Some(value)), None) => (Phase::Empty.name(), &value.protocol_type),
         (Group::Classic(None), None) => (Phase::Empty.name(), ""),
@@ -82,7 +85,11 @@ pub(super) fn delete(
     records: &mut Vec<Record>,
 ) -> Result<(), GroupFault> {
     let group = hard.groups.get(name).ok_or(GroupFault::GroupIdNotFound)?;
-    if soft.live.get(name).is_some_and(|live| live.phase() != Phase::Empty) {
+    let is_used = match group {
+        Group::Classic(_) => soft.live.get(name).is_some_and(|live| live.phase() != Phase::Empty),
+        Group::Consumer(group) => group.members().len() > 0,
+    };
+    if is_used {
         return Err(GroupFault::NonEmptyGroup);
     }
     // Who was given an id and has not come yet has to ask anew.
@@ -93,6 +100,11 @@ pub(super) fn delete(
     }
     match group {
         Group::Classic(_) => records.push(Record::Classic(name.into(), None)),
+        Group::Consumer(group) => {
+            let name: Rc<str> = name.into();
+            let gone = |change| consumer::Record { group: name.clone(), change };
+            records.extend(group.tombstones().into_iter().map(gone).map(Record::Consumer));
+        }
     }
     Ok(())
 }

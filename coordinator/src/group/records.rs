@@ -1,6 +1,7 @@
 //! What `__consumer_offsets` holds, exactly as Kafka writes it, so that its tools read our log and
 //! we theirs: keys of type 0 and 1 (a committed offset) and 2 (a classic group), each with a value
-//! or, as a tombstone, without. Kafka's schemas are `OffsetCommitKey`, `OffsetCommitValue`,
+//! or, as a tombstone, without; those of consumer groups are in [`consumer::records`]. Kafka's
+//! schemas are `OffsetCommitKey`, `OffsetCommitValue`,
 //! `GroupMetadataKey` and `GroupMetadataValue`.
 //!
 //! Values are written as Kafka 4 writes them: version 3, and version 1 for an offset that brings
@@ -12,6 +13,8 @@ use std::rc::Rc;
 use engine::ids::LeaderEpoch;
 use engine::time::Timestamp;
 
+use super::consumer;
+use super::consumer::bytes::BytesError;
 use crate::machine::Stored;
 
 pub mod bytes;
@@ -25,6 +28,8 @@ pub enum Record {
     Offset(OffsetKey, Option<OffsetValue>),
     /// A classic group as of its newest generation, or that it is gone.
     Classic(String, Option<Rc<ClassicValue>>),
+    /// Something about a consumer group.
+    Consumer(consumer::Record),
     /// Something of a key type that this broker does not know. Never written.
     Unknown(i16),
 }
@@ -114,6 +119,18 @@ pub enum RecordError {
     /// A version of the value that is not known here.
     #[error("version {0} of the value is not known")]
     Version(i16),
+}
+
+impl From<BytesError> for RecordError {
+    fn from(error: BytesError) -> RecordError {
+        match error {
+            BytesError::Short => RecordError::Short,
+            BytesError::Length => RecordError::Length,
+            BytesError::Text => RecordError::Text,
+            BytesError::Null => RecordError::Null,
+            BytesError::Version(version) => RecordError::Version(version),
+        }
+    }
 }
 
 const NONE: i64 = -1;
@@ -255,12 +272,17 @@ impl Stored for Record {
                 key.string(group);
                 (Some(key.0), value.as_ref().map(|value| value.store()))
             }
+            Record::Consumer(record) => {
+                let (key, value) = record.store();
+                (Some(key), value)
+            }
             Record::Unknown(kind) => (Some(kind.to_be_bytes().into()), None),
         }
     }
 
     fn load(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Record, RecordError> {
-        let (kind, mut key) = Reader::new(key.ok_or(RecordError::NoKey)?)?;
+        let whole = key.ok_or(RecordError::NoKey)?;
+        let (kind, mut key) = Reader::new(whole)?;
         Ok(match kind {
             0 | 1 => {
                 Record::Offset(OffsetKey::load(key)?, value.map(OffsetValue::load).transpose()?)
@@ -268,6 +290,9 @@ impl Stored for Record {
             2 => {
                 let value = value.map(ClassicValue::load).transpose()?;
                 Record::Classic(key.string()?.into(), value.map(Rc::new))
+            }
+            _ if consumer::Record::knows(kind) => {
+                Record::Consumer(consumer::Record::load(whole, value)?)
             }
             _ => {
                 tracing::debug!(kind, "a record of a type that is not known here is passed over");

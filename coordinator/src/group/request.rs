@@ -7,6 +7,10 @@ use std::time::Duration;
 use engine::ids::LeaderEpoch;
 use engine::time::Timestamp;
 
+use super::consumer::heartbeat::Beaten;
+use super::consumer::topics::View;
+use super::consumer::{self, Fault};
+
 /// One question about groups of one partition of the internal topic.
 #[derive(Clone, Debug)]
 pub enum Request {
@@ -24,6 +28,10 @@ pub enum Request {
     FetchOffsets(Vec<FetchOffsets>),
     /// OffsetDelete.
     DeleteOffsets(DeleteOffsets),
+    /// ConsumerGroupHeartbeat.
+    ConsumerHeartbeat(ConsumerHeartbeat),
+    /// ConsumerGroupDescribe.
+    DescribeConsumers(Vec<String>),
     /// DescribeGroups.
     Describe(Vec<String>),
     /// ListGroups.
@@ -53,6 +61,10 @@ pub enum Reply {
     Offsets(Vec<Fetched>),
     /// To [`Request::DeleteOffsets`]: per topic and partition as asked, what was wrong with it.
     OffsetsDeleted(Result<Vec<Outcomes>, GroupFault>),
+    /// To [`Request::ConsumerHeartbeat`].
+    ConsumerHeartbeat(Result<Beaten, Fault>),
+    /// To [`Request::DescribeConsumers`], group by group as asked.
+    ConsumersDescribed(Vec<(String, Result<consumer::describe::Described, GroupFault>)>),
     /// To [`Request::Describe`], group by group as asked.
     Described(Vec<Described>),
     /// To [`Request::List`].
@@ -62,6 +74,12 @@ pub enum Reply {
     /// To [`Request::ForgetTopics`].
     Forgotten,
 }
+
+const _: () = {
+    const fn crosses_lanes<T: Send>() {}
+    crosses_lanes::<Request>();
+    crosses_lanes::<Reply>();
+};
 
 /// A topic's name, and per partition what was wrong with it, if anything was.
 pub type Outcomes = (String, Vec<(i32, Option<GroupFault>)>);
@@ -91,6 +109,10 @@ pub enum GroupFault {
     /// ILLEGAL_GENERATION: it is another generation than the group's.
     #[error("the group is in another generation")]
     IllegalGeneration,
+    /// STALE_MEMBER_EPOCH: the member of a consumer group is in another epoch; it heartbeats first.
+    /// Kafka answers UNSUPPORTED_VERSION instead to OffsetCommit before version 9.
+    #[error("the member is in another epoch")]
+    StaleMemberEpoch,
     /// REBALANCE_IN_PROGRESS: the members have to rejoin first.
     #[error("the group rebalances")]
     RebalanceInProgress,
@@ -125,6 +147,42 @@ pub enum GroupFault {
     UnstableOffsetCommit,
 }
 
+impl From<Fault> for GroupFault {
+    /// What members of the classic protocol are told by a consumer group, and who commits offsets.
+    fn from(fault: Fault) -> GroupFault {
+        match fault {
+            Fault::InvalidRequest(_) => GroupFault::InvalidRequest,
+            Fault::GroupIdNotFound => GroupFault::GroupIdNotFound,
+            Fault::UnknownMemberId => GroupFault::UnknownMemberId,
+            Fault::StaleMemberEpoch { .. } => GroupFault::StaleMemberEpoch,
+            Fault::FencedInstanceId => GroupFault::FencedInstanceId,
+            Fault::GroupMaxSizeReached => GroupFault::GroupMaxSizeReached,
+            Fault::IllegalGeneration => GroupFault::IllegalGeneration,
+            Fault::RebalanceInProgress => GroupFault::RebalanceInProgress,
+            Fault::InconsistentGroupProtocol => GroupFault::InconsistentGroupProtocol,
+            Fault::MemberIdRequired(_) => GroupFault::MemberIdRequired,
+            Fault::FencedMemberEpoch { .. }
+            | Fault::UnreleasedInstanceId
+            | Fault::UnsupportedAssignor(_)
+            | Fault::InvalidRegularExpression(_) => {
+                unreachable!("only heartbeats of the consumer protocol are answered {fault:?}")
+            }
+        }
+    }
+}
+
+/// A member of a consumer group says that it lives, what it wants, and what it has; or that it
+/// joins or leaves.
+#[derive(Clone, Debug)]
+pub struct ConsumerHeartbeat {
+    /// The group.
+    pub group: String,
+    /// What it says.
+    pub beat: consumer::heartbeat::Heartbeat,
+    /// The topics as whoever asks sees them.
+    pub topics: View,
+}
+
 /// Wants to become, or stay, a member.
 #[derive(Clone, Debug, Default)]
 pub struct Join {
@@ -152,6 +210,8 @@ pub struct Join {
     pub takes_member_id: bool,
     /// The client understands that it leads and need not assign (version 9 on, KIP-814).
     pub may_skip_assignment: bool,
+    /// The topics as whoever asks sees them; looked at in a consumer group only.
+    pub topics: View,
 }
 
 /// A protocol of a member.
@@ -217,6 +277,8 @@ pub struct Sync {
     pub protocol: Option<String>,
     /// By member id.
     pub assignments: Vec<(String, Vec<u8>)>,
+    /// The topics as whoever asks sees them; looked at in a consumer group only.
+    pub topics: View,
 }
 
 /// An assignment.
@@ -241,6 +303,8 @@ pub struct Heartbeat {
     pub instance: Option<String>,
     /// The generation it is in.
     pub generation: i32,
+    /// The topics as whoever asks sees them; looked at in a consumer group only.
+    pub topics: View,
 }
 
 /// Members leave, or are removed.
@@ -250,6 +314,8 @@ pub struct Leave {
     pub group: String,
     /// Who.
     pub members: Vec<Leaver>,
+    /// The topics as whoever asks sees them; looked at in a consumer group only.
+    pub topics: View,
 }
 
 /// Who leaves.

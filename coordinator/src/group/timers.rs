@@ -14,6 +14,8 @@ pub enum Alarm {
     Join(Rc<str>),
     /// The time to ask for assignments is over.
     Sync(Rc<str>),
+    /// Something is due for a member of this consumer group.
+    Consumer(Rc<str>),
     /// Something is to be swept: offsets that expired or whose topic is gone.
     Sweep,
 }

@@ -152,14 +152,20 @@ impl Alone {
     ) -> Result<(), GroupFault> {
         let (group, member) = ("g".into(), member.into());
         let instance = instance.map(String::from);
-        match self.now(Request::Heartbeat(Heartbeat { group, member, instance, generation })) {
+        match self.now(Request::Heartbeat(Heartbeat {
+            group,
+            member,
+            instance,
+            generation,
+            ..Heartbeat::default()
+        })) {
             Reply::Heartbeat(beat) => beat,
             other => panic!("{other:?}"),
         }
     }
 
     pub fn leave(&mut self, leavers: Vec<Leaver>) -> Vec<Option<GroupFault>> {
-        let leave = Leave { group: "g".into(), members: leavers };
+        let leave = Leave { group: "g".into(), members: leavers, ..Leave::default() };
         match self.now(Request::Leave(leave)) {
             Reply::Left(left) => left.unwrap().into_iter().map(|one| one.fault).collect(),
             other => panic!("{other:?}"),

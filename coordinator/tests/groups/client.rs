@@ -102,7 +102,7 @@ impl Client {
         let client = &mut world.clients[at];
         if client.alive && client.instance.is_none() && !client.id.is_empty() {
             let leaver = Leaver { member: client.id.clone(), ..Leaver::default() };
-            let leave = Leave { group: "g".into(), members: vec![leaver] };
+            let leave = Leave { group: "g".into(), members: vec![leaver], ..Leave::default() };
             world.send(at, Request::Leave(leave));
             // Not a crash: what is on the wire arrives.
             world.clients[at].alive = false;
@@ -187,6 +187,7 @@ impl Client {
             member: self.id.clone(),
             instance: self.instance.clone(),
             generation: self.generation,
+            ..Heartbeat::default()
         }
     }
 

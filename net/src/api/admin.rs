@@ -20,9 +20,10 @@ use engine::time::Instant;
 use engine::wait::Watch;
 
 use super::{
-    alter_configs, api_versions, cluster, create_topics, describe_configs, describe_groups,
-    describe_topics, elect_leaders, errors, features, find_coordinator, group_offsets, groups,
-    log_dirs, metadata, offsets, produce, producers, quorum, reassignments, topics,
+    alter_configs, api_versions, cluster, consumer_groups, create_topics, describe_configs,
+    describe_groups, describe_topics, elect_leaders, errors, features, find_coordinator,
+    group_offsets, groups, log_dirs, metadata, offsets, produce, producers, quorum, reassignments,
+    topics,
 };
 use crate::ask::{Ask, Told};
 use crate::env::NetEnv;
@@ -116,6 +117,8 @@ pub async fn answer<E: NetEnv>(
         60 => cluster::describe_cluster(shard, header, body),
         61 => producers::describe_producers(shard, header, body).await,
         64 => cluster::unregister_broker(shard, header, body).await,
+        68 => consumer_groups::heartbeat(shard, header, body).await,
+        69 => consumer_groups::describe(shard, header, body).await,
         74 => cluster::list_config_resources(shard, header, body),
         75 => describe_topics::describe_topic_partitions(shard, header, body).await,
         _ => Err(body.error(DecodeErrorKind::UnsupportedVersion)),

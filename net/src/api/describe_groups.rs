@@ -27,7 +27,7 @@ const OPERATIONS_UNKNOWN: i32 = i32::MIN;
 
 /// Sorts groups by the partition that keeps them, if this broker leads it; answers those, and the
 /// places of the others.
-fn by_home<E: NetEnv>(
+pub(super) fn by_home<E: NetEnv>(
     shard: &Shard<E>,
     groups: &[&str],
 ) -> (BTreeMap<TopicPartition, Vec<usize>>, Vec<usize>) {
@@ -41,8 +41,13 @@ fn by_home<E: NetEnv>(
     (here, elsewhere)
 }
 
-fn named(groups: &[&str], places: &[usize]) -> Vec<String> {
+pub(super) fn named(groups: &[&str], places: &[usize]) -> Vec<String> {
     places.iter().map(|&at| groups[at].to_owned()).collect()
+}
+
+/// What is told of what a client may do to a group.
+pub(super) fn operations(are_asked_for: bool) -> i32 {
+    if are_asked_for { GROUP_OPERATIONS } else { OPERATIONS_UNKNOWN }
 }
 
 /// Answers DescribeGroups.
@@ -56,10 +61,7 @@ pub async fn describe<E: NetEnv>(
         return Err(body.error(DecodeErrorKind::CountTooLarge));
     }
     let groups: Vec<&str> = request.groups.iter().collect();
-    let operations = match request.include_authorized_operations {
-        true => GROUP_OPERATIONS,
-        false => OPERATIONS_UNKNOWN,
-    };
+    let operations = operations(request.include_authorized_operations);
     let failed = |at: usize, error_code| DescribedGroup {
         error_code,
         group_id: Cow::Borrowed(groups[at]),

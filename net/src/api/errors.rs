@@ -2,6 +2,7 @@
 //! new variant does not compile until its meaning to clients is decided.
 
 use coordinator::controller::Why;
+use coordinator::group::consumer;
 use coordinator::group::request::GroupFault;
 use engine::batch::BatchError;
 use engine::log::retention::DeleteError;
@@ -168,6 +169,7 @@ pub fn of_group(fault: GroupFault) -> ErrorCode {
         GroupFault::FencedInstanceId => ErrorCode::FencedInstanceId,
         GroupFault::IllegalGeneration => ErrorCode::IllegalGeneration,
         GroupFault::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+        GroupFault::StaleMemberEpoch => ErrorCode::StaleMemberEpoch,
         GroupFault::InconsistentGroupProtocol => ErrorCode::InconsistentGroupProtocol,
         GroupFault::MemberIdRequired => ErrorCode::MemberIdRequired,
         GroupFault::InvalidSessionTimeout => ErrorCode::InvalidSessionTimeout,
@@ -177,5 +179,26 @@ pub fn of_group(fault: GroupFault) -> ErrorCode {
         GroupFault::GroupTooLarge => ErrorCode::UnknownServerError,
         GroupFault::GroupSubscribedToTopic => ErrorCode::GroupSubscribedToTopic,
         GroupFault::UnstableOffsetCommit => ErrorCode::UnstableOffsetCommit,
+    }
+}
+
+/// Why a consumer group did not do what a member asked.
+pub fn of_consumer(fault: &consumer::Fault) -> ErrorCode {
+    use consumer::Fault;
+    match fault {
+        Fault::InvalidRequest(_) => ErrorCode::InvalidRequest,
+        Fault::GroupIdNotFound => ErrorCode::GroupIdNotFound,
+        Fault::UnknownMemberId => ErrorCode::UnknownMemberId,
+        Fault::FencedMemberEpoch { .. } => ErrorCode::FencedMemberEpoch,
+        Fault::StaleMemberEpoch { .. } => ErrorCode::StaleMemberEpoch,
+        Fault::FencedInstanceId => ErrorCode::FencedInstanceId,
+        Fault::UnreleasedInstanceId => ErrorCode::UnreleasedInstanceId,
+        Fault::UnsupportedAssignor(_) => ErrorCode::UnsupportedAssignor,
+        Fault::InvalidRegularExpression(_) => ErrorCode::InvalidRegularExpression,
+        Fault::GroupMaxSizeReached => ErrorCode::GroupMaxSizeReached,
+        Fault::IllegalGeneration => ErrorCode::IllegalGeneration,
+        Fault::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+        Fault::InconsistentGroupProtocol => ErrorCode::InconsistentGroupProtocol,
+        Fault::MemberIdRequired(_) => ErrorCode::MemberIdRequired,
     }
 }

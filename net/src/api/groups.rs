@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 
+use coordinator::group::consumer::topics::View;
 use coordinator::group::request::{
     GroupFault, Heartbeat, Join, Joined, Leave, Leaver, Protocol, Reply, Request, Sync,
 };
@@ -50,6 +51,7 @@ pub async fn join<E: NetEnv>(
         reason: request.reason.map(str::to_owned),
         takes_member_id: header.version >= 4,
         may_skip_assignment: header.version >= 9,
+        topics: view(shard),
     };
     let member = request.member_id.to_owned();
     let joined = match ask(shard, request.group_id, Request::Join(join)).await {
@@ -60,8 +62,13 @@ pub async fn join<E: NetEnv>(
     Ok(header.encode(&told_joined(header.version, joined)))
 }
 
+/// The topics as this broker knows them, for groups whose members the broker assigns.
+pub(super) fn view<E: NetEnv>(shard: &Shard<E>) -> View {
+    View::new(shard.image())
+}
+
 /// Where a client is, as Kafka writes it (`InetAddress.toString`).
-fn host(header: &Header<'_>) -> String {
+pub(super) fn host(header: &Header<'_>) -> String {
     format!("/{}", header.peer.ip())
 }
 
@@ -126,6 +133,7 @@ pub async fn sync<E: NetEnv>(
         protocol_type: request.protocol_type.map(str::to_owned),
         protocol: request.protocol_name.map(str::to_owned),
         assignments: given.map(|one| (one.member_id.to_owned(), one.assignment.to_vec())).collect(),
+        topics: view(shard),
     };
     let answer = match ask(shard, request.group_id, Request::Sync(sync)).await {
         Ok(Reply::Synced(Ok(synced))) => SyncGroupResponse {
@@ -153,6 +161,7 @@ pub async fn heartbeat<E: NetEnv>(
         member: request.member_id.to_owned(),
         instance: request.group_instance_id.map(str::to_owned),
         generation: request.generation_id,
+        topics: view(shard),
     };
     let error_code = match ask(shard, request.group_id, Request::Heartbeat(beat)).await {
         Ok(Reply::Heartbeat(Ok(()))) => ErrorCode::None,
@@ -188,7 +197,7 @@ pub async fn leave<E: NetEnv>(
         }
     };
     let failed = |error_code| LeaveGroupResponse { error_code, ..Default::default() };
-    let leave = Leave { group: request.group_id.to_owned(), members };
+    let leave = Leave { group: request.group_id.to_owned(), members, topics: view(shard) };
     let left = match ask(shard, request.group_id, Request::Leave(leave)).await {
         Ok(Reply::Left(Ok(left))) => left,
         Ok(Reply::Left(Err(fault))) => return Ok(header.encode(&failed(of_group(fault)))),

@@ -7,6 +7,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use coordinator::group::assignor::Assignor;
+use coordinator::group::consumer::config::Migration;
 use engine::config::Kind;
 use engine::ids::BrokerId;
 
@@ -315,7 +317,10 @@ pub static SETTINGS: &[Setting] = &[
         "2147483647",
         "members",
         "Most members of one group.",
-        Apply::Number(|config, n| config.groups.members_max = n as usize),
+        Apply::Number(|config, n| {
+            config.groups.members_max = n as usize;
+            config.groups.consumer.classic_members_max = n as usize;
+        }),
     ),
     row(
         "group.initial.rebalance.delay.ms",
@@ -326,6 +331,48 @@ pub static SETTINGS: &[Setting] = &[
         Apply::Number(|config, n| {
             config.groups.initial_rebalance_delay = Duration::from_millis(n as u64)
         }),
+    ),
+    row(
+        "group.consumer.session.timeout.ms",
+        Values::Number(1, I32_MAX),
+        "45000",
+        "ms",
+        "How long a member of a group of the consumer protocol may be silent.",
+        Apply::Number(|config, n| config.groups.consumer.session = Duration::from_millis(n as u64)),
+    ),
+    row(
+        "group.consumer.heartbeat.interval.ms",
+        Values::Number(1, I32_MAX),
+        "5000",
+        "ms",
+        "How often such a member is to send a heartbeat.",
+        Apply::Number(|config, n| {
+            config.groups.consumer.heartbeat_interval = Duration::from_millis(n as u64)
+        }),
+    ),
+    row(
+        "group.consumer.max.size",
+        Values::Number(1, I32_MAX),
+        "2147483647",
+        "members",
+        "Most members of one group of the consumer protocol.",
+        Apply::Number(|config, n| config.groups.consumer.members_max = n as usize),
+    ),
+    row(
+        "group.consumer.assignors",
+        Values::List,
+        "uniform,range",
+        "assignors",
+        "Assignors that members may choose; the first is used where nobody chooses another.",
+        Apply::Text(assignors),
+    ),
+    row(
+        "group.consumer.migration.policy",
+        Values::Text,
+        "bidirectional",
+        "bidirectional, upgrade, downgrade or disabled",
+        "Which ways a group may go between the classic and the consumer protocol while it lives.",
+        Apply::Text(migration),
     ),
     row(
         "offset.metadata.max.bytes",
@@ -544,6 +591,29 @@ fn shards(config: &mut BrokerConfig, text: &str) -> Result<(), String> {
         _ => {
             let number = text.parse().ok().filter(|n: &NonZeroUsize| n.get() <= SHARDS_MAX);
             Some(number.ok_or_else(|| format!("`{text}` is neither `all` nor 1 to {SHARDS_MAX}"))?)
+        }
+    };
+    Ok(())
+}
+
+fn assignors(config: &mut BrokerConfig, text: &str) -> Result<(), String> {
+    let names = text.split(',').map(str::trim);
+    let found = names.map(|name| {
+        Assignor::by_name(name).ok_or_else(|| format!("`{name}` is neither `uniform` nor `range`"))
+    });
+    config.groups.consumer.assignors = found.collect::<Result<_, _>>()?;
+    Ok(())
+}
+
+fn migration(config: &mut BrokerConfig, text: &str) -> Result<(), String> {
+    config.groups.consumer.migration = match text.to_ascii_lowercase().as_str() {
+        "bidirectional" => Migration::Bidirectional,
+        "upgrade" => Migration::Upgrade,
+        "downgrade" => Migration::Downgrade,
+        "disabled" => Migration::Disabled,
+        _ => {
+            let ways = "`bidirectional`, `upgrade`, `downgrade` or `disabled`";
+            return Err(format!("`{text}` is none of {ways}"));
         }
     };
     Ok(())

@@ -13,8 +13,11 @@ use crate::group::timers::Alarm;
 const ROUND_MIN: Duration = Duration::from_secs(1);
 
 impl Live {
-    /// Takes up a group that was found in the log: its members' sessions begin now.
-    pub(in crate::group) fn take_up(&mut self, desk: &mut Desk<'_>) {
+    /// Takes up a group that was found in the log: its members' sessions begin now. Where nobody is
+    /// written down as leader (`is_led`) nobody has assigned: it was a consumer group, and its
+    /// members may not have been called together yet. Kafka leaves those as they are, and what
+    /// members had that are gone to nobody.
+    pub(in crate::group) fn take_up(&mut self, desk: &mut Desk<'_>, is_led: bool) {
         if desk.config.mutant == Some(Mutant::SessionsNotTakenUp) {
             return;
         }
@@ -23,6 +26,8 @@ impl Live {
         }
         if self.members.len() > desk.config.members_max {
             self.prepare(desk, "more members than there may be now");
+        } else if !is_led {
+            self.prepare(desk, "nobody has assigned yet");
         }
     }
 

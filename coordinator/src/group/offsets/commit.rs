@@ -1,7 +1,11 @@
 //! OffsetCommit and OffsetDelete. Kafka: `OffsetMetadataManager.commitOffset`, `deleteOffsets`.
 
+use engine::ids::PartitionIndex;
+
 use crate::group::classic::Live;
 use crate::group::classic::desk::Desk;
+use crate::group::consumer::ConsumerGroup;
+use crate::group::consumer::topics::{Topics, View};
 use crate::group::mutant::Mutant;
 use crate::group::records::bytes::STRING_BYTES_MAX;
 use crate::group::records::{OffsetKey, OffsetValue, Record};
@@ -12,17 +16,18 @@ use crate::machine::Token;
 /// What a record takes beyond its names and metadata, in bytes; more than it does.
 const RECORD_OVERHEAD: usize = 64;
 
-/// Decides a commit. `live` is the group's present life, if it has one.
+/// Decides a commit. `live` is the group's present life, if it is a classic one that has one.
 pub(in crate::group) fn commit(
     hard: &Hard,
     live: Option<&mut Live>,
+    topics: &View,
     desk: &mut Desk<'_>,
     from: Token,
     request: CommitOffsets,
 ) {
     let outcome = check_names(&request)
         .and_then(|()| admit(hard, live, desk, &request))
-        .and_then(|()| record(desk, &request));
+        .and_then(|members| record(members, topics, desk, &request));
     let reply = Reply::OffsetsCommitted(outcome);
     match desk.config.mutant {
         Some(Mutant::CommitToldEarly) => desk.out.reply_now(from, reply),
@@ -40,40 +45,54 @@ fn check_names(request: &CommitOffsets) -> Result<(), GroupFault> {
     }
 }
 
-/// Whether who commits may.
-fn admit(
-    hard: &Hard,
+/// Whether who commits may; and, where it depends on the partition, who knows.
+fn admit<'h>(
+    hard: &'h Hard,
     live: Option<&mut Live>,
     desk: &mut Desk<'_>,
     request: &CommitOffsets,
-) -> Result<(), GroupFault> {
-    if !hard.groups.contains_key(&*request.group) {
+) -> Result<Option<&'h ConsumerGroup>, GroupFault> {
+    match (hard.groups.get(&request.group), live) {
         // Who uses no membership needs no group beforehand.
-        return match request.generation < 0 {
-            true => Ok(()),
-            false => Err(GroupFault::GroupIdNotFound),
-        };
-    }
-    match live {
-        Some(live) => live.admit_commit(desk, request),
-        None if request.generation < 0 => Ok(()),
+        (None, _) if request.generation < 0 => Ok(None),
+        (None, _) => Err(GroupFault::GroupIdNotFound),
+        (Some(Group::Consumer(group)), _) => {
+            group.check_commit(&request.member, request.generation)?;
+            Ok(Some(group))
+        }
+        (Some(Group::Classic(_)), Some(live)) => live.admit_commit(desk, request).map(|()| None),
+        (Some(Group::Classic(_)), None) if request.generation < 0 => Ok(None),
         // An empty group knows no member.
-        None => Err(GroupFault::UnknownMemberId),
+        (Some(Group::Classic(_)), None) => Err(GroupFault::UnknownMemberId),
     }
 }
 
 /// Writes down what can be, offset by offset.
-fn record(desk: &mut Desk<'_>, request: &CommitOffsets) -> Result<Vec<Outcomes>, GroupFault> {
+fn record(
+    members: Option<&ConsumerGroup>,
+    seen: &View,
+    desk: &mut Desk<'_>,
+    request: &CommitOffsets,
+) -> Result<Vec<Outcomes>, GroupFault> {
     let committed = desk.at.wall;
     let expires = request.retention.map(|retention| expiry(committed, retention));
     let mut outcomes = Vec::with_capacity(request.topics.len());
     let (mut records, mut bytes) = (Vec::new(), 0);
     for (topic, partitions) in &request.topics {
         let mut of_topic = Vec::with_capacity(partitions.len());
+        let id = members.and_then(|_| seen.by_name(topic)).map(|(id, _)| id);
+        let may = |at| match members {
+            Some(group) => {
+                let (member, epoch) = (&request.member, request.generation);
+                group.may_commit(member, epoch, id, PartitionIndex(at))
+            }
+            None => Ok(()),
+        };
         for one in partitions {
             let metadata = one.metadata.as_deref().unwrap_or_default();
             let fault = is_too_long(metadata, desk.config.offset_metadata_max)
-                .then_some(GroupFault::OffsetMetadataTooLarge);
+                .then_some(GroupFault::OffsetMetadataTooLarge)
+                .or(may(one.partition).err().map(GroupFault::from));
             of_topic.push((one.partition, fault));
             if fault.is_some() {
                 continue;
@@ -112,7 +131,7 @@ pub(in crate::group) fn delete(
     request: DeleteOffsets,
     records: &mut Vec<Record>,
 ) -> Result<Vec<Outcomes>, GroupFault> {
-    let group = hard.groups.get(&*request.group).ok_or(GroupFault::GroupIdNotFound)?;
+    let group = hard.groups.get(&request.group).ok_or(GroupFault::GroupIdNotFound)?;
     if live.is_some_and(Live::refuses_delete) {
         return Err(GroupFault::NonEmptyGroup);
     }
@@ -120,6 +139,7 @@ pub(in crate::group) fn delete(
     for (topic, partitions) in request.topics {
         let subscribed = match group {
             Group::Classic(_) => live.is_some_and(|live| live.is_subscribed(&topic)),
+            Group::Consumer(members) => members.is_subscribed(&topic),
         };
         let fault = subscribed.then_some(GroupFault::GroupSubscribedToTopic);
         for &partition in &partitions {

@@ -5,12 +5,22 @@
 //! those. Without transactions every offset is stable.
 
 use super::Committed;
-use crate::group::Hard;
 use crate::group::request::{CommittedOffset, FetchOffsets, Fetched, FetchedOffset, GroupFault};
+use crate::group::{Group, Hard};
 
-/// What one group committed. A group that is not there has committed nothing, which is no fault.
+/// What one group committed. A group that is not there has committed nothing, which is no fault;
+/// members of a consumer group must be in the epoch that they believe to be in.
 pub(in crate::group) fn fetch(hard: &Hard, request: FetchOffsets) -> Fetched {
     let group = request.group;
+    if let Some(Group::Consumer(members)) = hard.groups.get(&group) {
+        let (member, epoch) = match &request.member {
+            Some((member, epoch)) => (Some(member.as_str()), *epoch),
+            None => (None, -1),
+        };
+        if let Err(fault) = members.check_fetch(member, epoch) {
+            return Fetched { group, topics: Err(fault.into()) };
+        }
+    }
     let topics = match request.topics {
         Some(topics) => topics
             .into_iter()

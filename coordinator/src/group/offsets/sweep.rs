@@ -13,6 +13,7 @@ use engine::time::{Instant, Timestamp};
 use super::Committed;
 use crate::group::classic::{Live, Phase};
 use crate::group::config::{GroupConfig, LOOKS_MAX, STEP_PAUSE, TOMBSTONES_MAX};
+use crate::group::consumer::{self, ConsumerGroup};
 use crate::group::mutant::Mutant;
 use crate::group::records::{ClassicValue, OffsetKey, Record};
 use crate::group::timers::{Alarm, Timers};
@@ -136,13 +137,17 @@ impl Walk {
         };
         let from = self.from.clone();
         let from = from.as_ref().map(|name| &**name);
-        for (name, group) in seen.hard.groups.range::<str, _>((from, Bound::Unbounded)) {
+        for (name, group) in seen.hard.groups.iter_from(from) {
             if !matches!(&self.from, Bound::Included(begun) if begun == name) {
                 (self.inside, self.stays) = (None, false);
             }
             self.from = Bound::Included(name.clone());
-            let Group::Classic(value) = group;
-            let life = Life { value: value.as_deref(), live: live.get(name) };
+            let life = match group {
+                Group::Classic(value) => {
+                    Life::Classic { value: value.map(|value| &**value), live: live.get(name) }
+                }
+                Group::Consumer(group) => Life::Consumer(group),
+            };
             if !room.look() || !self.look_at(seen, name, life, &mut room, records) {
                 return false;
             }
@@ -155,7 +160,7 @@ impl Walk {
     fn look_at(
         &mut self,
         seen: Seen<'_, Groups>,
-        name: &str,
+        name: &Rc<str>,
         life: Life<'_>,
         room: &mut Room,
         records: &mut Vec<Record>,
@@ -171,38 +176,68 @@ impl Walk {
             self.inside = Some((topic.clone(), partition));
             self.stays |= !goes;
             if goes {
-                let key = OffsetKey { group: name.into(), topic: topic.to_string(), partition };
+                let key =
+                    OffsetKey { group: name.to_string(), topic: topic.to_string(), partition };
                 records.push(Record::Offset(key, None));
             }
         }
         // A group without members and offsets is nothing to anybody.
-        let over = self.expire && !self.stays && life.is_idle();
-        if over && room.take(name.len() + TOMBSTONE_BYTES) {
-            records.push(Record::Classic(name.into(), None));
+        if self.expire && !self.stays && life.is_idle() {
+            life.end(name, room, records);
         }
         true
     }
 }
 
 /// What is known of a group's use.
-struct Life<'a> {
-    value: Option<&'a ClassicValue>,
-    live: Option<&'a Live>,
+enum Life<'a> {
+    Classic { value: Option<&'a ClassicValue>, live: Option<&'a Live> },
+    Consumer(&'a ConsumerGroup),
 }
 
 impl Life<'_> {
     /// No member, and nobody about to become one.
     fn is_idle(&self) -> bool {
-        self.live.is_none()
+        match self {
+            Life::Classic { live, .. } => live.is_none(),
+            Life::Consumer(group) => group.members().len() == 0,
+        }
+    }
+
+    /// Forgets the group itself, if there is room for that now.
+    fn end(&self, name: &Rc<str>, room: &mut Room, records: &mut Vec<Record>) {
+        let bytes = name.len() + TOMBSTONE_BYTES;
+        match self {
+            Life::Classic { .. } if room.take(bytes) => {
+                records.push(Record::Classic(name.to_string(), None));
+            }
+            Life::Classic { .. } => {}
+            Life::Consumer(group) => {
+                // All or none: the one that ends the group comes last.
+                let changes = group.tombstones();
+                if room.take(bytes * changes.len()) {
+                    let gone = |change| consumer::Record { group: name.clone(), change };
+                    records.extend(changes.into_iter().map(gone).map(Record::Consumer));
+                }
+            }
+        }
     }
 
     fn expires(&self, seen: Seen<'_, Groups>, topic: &str, committed: &Committed) -> bool {
-        let subscribed = self.live.is_some_and(|live| live.is_subscribed(topic));
+        let subscribed = match self {
+            Life::Classic { live, .. } => live.is_some_and(|live| live.is_subscribed(topic)),
+            Life::Consumer(group) => group.is_subscribed(topic),
+        };
         let blind = seen.config.mutant == Some(Mutant::ExpiresInUse);
         if subscribed && !blind {
             return false;
         }
-        let since = match (self.live, self.value) {
+        let (live, value) = match *self {
+            Life::Classic { live, value } => (live, value),
+            // Kafka goes by each offset here, whatever the members do.
+            Life::Consumer(_) => (None, None),
+        };
+        let since = match (live, value) {
             (Some(live), _) if blind || live.may_expire() => committed.committed,
             (Some(live), _) if live.phase() == Phase::Empty => {
                 live.since().unwrap_or(committed.committed)

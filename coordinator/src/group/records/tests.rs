@@ -175,9 +175,11 @@ fn an_empty_group_has_no_protocol_and_no_leader() {
 
 #[test]
 fn newer_types_are_passed_over_and_newer_versions_are_not() {
-    // Type 3, say a consumer group of KIP-848, with whatever it holds.
-    let key = bytes![3i16, 3i16, "grp"];
-    assert_eq!(load(&key, Some(b"anything")).unwrap(), Record::Unknown(3));
+    // Type 17, say a streams group of KIP-1071, with whatever it holds.
+    let key = bytes![17i16, 3i16, "grp"];
+    assert_eq!(load(&key, Some(b"anything")).unwrap(), Record::Unknown(17));
+    let consumers = bytes![3i16, 3i16, "grp"];
+    assert_eq!(load(&consumers, Some(&bytes![7i16])), Err(RecordError::Version(7)));
     assert_eq!(load(&bytes![-1i16], None).unwrap(), Record::Unknown(-1));
     assert_eq!(load(&key_bytes(1), Some(&bytes![5i16])), Err(RecordError::Version(5)));
     assert_eq!(Record::load(None, None), Err(RecordError::NoKey));

@@ -1,0 +1,75 @@
+//! What consumer groups go by. `net` fills it from the operator's settings.
+
+use std::time::Duration;
+
+use super::mutant::Mutant;
+use crate::group::assignor::Assignor;
+
+/// Kafka's names in brackets; the defaults are Kafka's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerConfig {
+    /// How long a member may be silent (`group.consumer.session.timeout.ms`, or the group's own
+    /// `consumer.session.timeout.ms`).
+    pub session: Duration,
+    /// How often a member is to send a heartbeat (`group.consumer.heartbeat.interval.ms`).
+    pub heartbeat_interval: Duration,
+    /// Most members of one group (`group.consumer.max.size`).
+    pub members_max: usize,
+    /// Most members of a classic group, which a consumer group may become (`group.max.size`).
+    pub classic_members_max: usize,
+    /// What may be chosen; the first is chosen where nobody prefers another. Not empty
+    /// (`group.consumer.assignors`).
+    pub assignors: Vec<Assignor>,
+    /// Which ways a group may go between protocols (`group.consumer.migration.policy`).
+    pub migration: Migration,
+    /// How long a target assignment stands before another is made, so that many members who come
+    /// at once do not each bring about one (`group.consumer.assignment.interval.ms`, KIP-1263). The
+    /// first of a group is made at once.
+    pub assignment_interval: Duration,
+    /// A bug on purpose, for tests that prove that they would see it. `None` everywhere else.
+    pub mutant: Option<Mutant>,
+}
+
+/// Which ways a live group may go between the classic and the consumer protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Migration {
+    /// Both.
+    Bidirectional,
+    /// From classic to consumer.
+    Upgrade,
+    /// From consumer to classic.
+    Downgrade,
+    /// None.
+    Disabled,
+}
+
+impl Migration {
+    /// Whether a classic group may become a consumer group.
+    pub const fn may_upgrade(self) -> bool {
+        matches!(self, Migration::Bidirectional | Migration::Upgrade)
+    }
+
+    /// Whether a consumer group may become a classic group.
+    pub const fn may_downgrade(self) -> bool {
+        matches!(self, Migration::Bidirectional | Migration::Downgrade)
+    }
+}
+
+impl Default for ConsumerConfig {
+    fn default() -> ConsumerConfig {
+        ConsumerConfig {
+            session: Duration::from_secs(45),
+            heartbeat_interval: Duration::from_secs(5),
+            members_max: i32::MAX as usize,
+            classic_members_max: i32::MAX as usize,
+            assignors: Assignor::ALL.to_vec(),
+            migration: Migration::Bidirectional,
+            assignment_interval: Duration::ZERO,
+            mutant: None,
+        }
+    }
+}
+
+/// Least time between two looks for new topics that regular expressions stand for: they cost time
+/// in proportion to all topics. Kafka's `REGEX_BATCH_REFRESH_MIN_INTERVAL_MS`.
+pub const PATTERN_PAUSE: Duration = Duration::from_secs(10);

@@ -1,0 +1,367 @@
+//! Groups of the consumer protocol (KIP-848), spoken to a whole simulated broker of one to three
+//! shards: members of both protocols in one group, its offsets, its life over a restart.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use engine::env::sim::End;
+use engine::ids::TopicId;
+use net::wire::consumer_group_describe::{
+    CLASSIC, CONSUMER, ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse,
+};
+use net::wire::consumer_group_heartbeat::{
+    ConsumerGroupHeartbeatRequest, ConsumerGroupHeartbeatResponse, TopicPartitions,
+};
+use net::wire::create_topics::{CreateTopicsRequest, CreateTopicsResponse, RequestTopic};
+use net::wire::delete_groups::{DeleteGroupsRequest, DeleteGroupsResponse};
+use net::wire::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse, GROUP};
+use net::wire::heartbeat::{HeartbeatRequest, HeartbeatResponse};
+use net::wire::join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse};
+use net::wire::list_groups::{ListGroupsRequest, ListGroupsResponse};
+use net::wire::offset_commit::{
+    OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
+    OffsetCommitResponse,
+};
+use net::wire::offset_fetch::{
+    OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchRequestTopics, OffsetFetchResponse,
+};
+use net::wire::sync_group::{SyncGroupRequest, SyncGroupResponse};
+use net::wire::update_features::{FeatureUpdate, UpdateFeaturesRequest, UpdateFeaturesResponse};
+use net::wire::{Array, ErrorCode};
+
+#[allow(dead_code, reason = "each test file uses its part")]
+mod broker;
+
+use broker::{Broker, Client, Connection};
+
+/// A connection to a broker that has topic "t" of four partitions, and its id.
+async fn begin(client: &Client) -> (Connection, TopicId) {
+    let on = client.connect().await;
+    let topics = [RequestTopic {
+        name: "t",
+        num_partitions: 4,
+        replication_factor: 1,
+        ..Default::default()
+    }];
+    let request = CreateTopicsRequest { topics: (&topics).into(), ..Default::default() };
+    let answer = on.call(&request, 7).await;
+    let created: CreateTopicsResponse<'_> = answer.read();
+    let topic = created.topics.first().expect("one topic");
+    assert_eq!(topic.error_code, ErrorCode::None);
+    find(client, &on).await;
+    (on, topic.topic_id)
+}
+
+/// Waits until the group has its coordinator.
+async fn find(client: &Client, on: &Connection) {
+    for _ in 0..100 {
+        let keys = ["g"];
+        let request = FindCoordinatorRequest {
+            key_type: GROUP,
+            coordinator_keys: (&keys).into(),
+            ..Default::default()
+        };
+        let answer = on.call(&request, 4).await;
+        let found: FindCoordinatorResponse<'_> = answer.read();
+        if found.coordinators.first().expect("one").error_code == ErrorCode::None {
+            // And has read all that it remembers.
+            let answer = on.call(&ListGroupsRequest::default(), 5).await;
+            let groups: ListGroupsResponse<'_> = answer.read();
+            if groups.error_code == ErrorCode::None {
+                return;
+            }
+        }
+        client.sleep(Duration::from_millis(100)).await;
+    }
+    panic!("no coordinator");
+}
+
+/// What a member is told.
+#[derive(Debug, PartialEq, Eq)]
+struct Told {
+    code: ErrorCode,
+    epoch: i32,
+    /// Its partitions of the topic, if it was told.
+    has: Option<BTreeSet<i32>>,
+}
+
+fn told(code: ErrorCode, epoch: i32, has: Option<&[i32]>) -> Told {
+    Told { code, epoch, has: has.map(|has| has.iter().copied().collect()) }
+}
+
+async fn beat(on: &Connection, request: ConsumerGroupHeartbeatRequest<'_>) -> Told {
+    let answer = on.call(&request, 1).await;
+    let response: ConsumerGroupHeartbeatResponse<'_> = answer.read();
+    let partitions = response.assignment.map(|all| {
+        let each = all.topic_partitions.iter();
+        each.flat_map(|topic| topic.partitions.iter().collect::<Vec<_>>()).collect()
+    });
+    if response.error_code == ErrorCode::None && request.member_epoch >= 0 {
+        assert_eq!(response.heartbeat_interval_ms, 5_000);
+        assert_eq!(response.member_id.as_deref(), Some(request.member_id));
+    }
+    Told { code: response.error_code, epoch: response.member_epoch, has: partitions }
+}
+
+fn joining<'a>(member: &'a str, topics: &'a [&'a str]) -> ConsumerGroupHeartbeatRequest<'a> {
+    ConsumerGroupHeartbeatRequest {
+        group_id: "g",
+        member_id: member,
+        rebalance_timeout_ms: 10_000,
+        subscribed_topic_names: Some(topics.into()),
+        topic_partitions: Some(Array::default()),
+        ..Default::default()
+    }
+}
+
+fn living(member: &str, epoch: i32) -> ConsumerGroupHeartbeatRequest<'_> {
+    ConsumerGroupHeartbeatRequest {
+        group_id: "g",
+        member_id: member,
+        member_epoch: epoch,
+        ..Default::default()
+    }
+}
+
+async fn having(on: &Connection, member: &str, epoch: i32, id: TopicId, owned: &[i32]) -> Told {
+    let topics = [TopicPartitions { topic_id: id, partitions: owned.into() }];
+    let beat_now = living(member, epoch);
+    beat(on, ConsumerGroupHeartbeatRequest { topic_partitions: Some((&topics).into()), ..beat_now })
+        .await
+}
+
+async fn commit(on: &Connection, member: &str, epoch: i32, offset: i64) -> ErrorCode {
+    let partitions = [OffsetCommitRequestPartition {
+        partition_index: 0,
+        committed_offset: offset,
+        ..Default::default()
+    }];
+    let partitions = (&partitions).into();
+    let topics = [OffsetCommitRequestTopic { name: "t", partitions, ..Default::default() }];
+    let request = OffsetCommitRequest {
+        group_id: "g",
+        generation_id_or_member_epoch: epoch,
+        member_id: member,
+        topics: (&topics).into(),
+        ..Default::default()
+    };
+    let answer = on.call(&request, 9).await;
+    let response: OffsetCommitResponse<'_> = answer.read();
+    let topic = response.topics.first().expect("one topic");
+    topic.partitions.first().expect("one partition").error_code
+}
+
+async fn fetch(on: &Connection, member: Option<&str>, epoch: i32) -> Result<i64, ErrorCode> {
+    let partitions = [0];
+    let partition_indexes = (&partitions).into();
+    let topics = [OffsetFetchRequestTopics { name: "t", partition_indexes, ..Default::default() }];
+    let groups = [OffsetFetchRequestGroup {
+        group_id: "g",
+        member_id: member,
+        member_epoch: epoch,
+        topics: Some((&topics).into()),
+    }];
+    let request = OffsetFetchRequest { groups: (&groups).into(), ..Default::default() };
+    let answer = on.call(&request, 9).await;
+    let response: OffsetFetchResponse<'_> = answer.read();
+    let group = response.groups.first().expect("one group");
+    if group.error_code != ErrorCode::None {
+        return Err(group.error_code);
+    }
+    let topic = group.topics.first().expect("one topic");
+    Ok(topic.partitions.first().expect("one partition").committed_offset)
+}
+
+/// State, type and protocol type of the group in the list.
+async fn listed(on: &Connection, types: &[&str]) -> Option<(String, String, String)> {
+    let request = ListGroupsRequest { types_filter: types.into(), ..Default::default() };
+    let answer = on.call(&request, 5).await;
+    let response: ListGroupsResponse<'_> = answer.read();
+    assert_eq!(response.error_code, ErrorCode::None);
+    let group = response.groups.iter().find(|group| group.group_id == "g")?;
+    let texts = [group.group_state, group.group_type, group.protocol_type];
+    let [state, kind, protocol] = texts.map(Cow::into_owned);
+    Some((state, kind, protocol))
+}
+
+/// Code, state, and per member: id, epoch, type, and what it has.
+async fn described(on: &Connection) -> (ErrorCode, String, Vec<(String, i32, i8, BTreeSet<i32>)>) {
+    let names = ["g"];
+    let request = ConsumerGroupDescribeRequest {
+        group_ids: (&names).into(),
+        include_authorized_operations: true,
+    };
+    let answer = on.call(&request, 1).await;
+    let response: ConsumerGroupDescribeResponse<'_> = answer.read();
+    let group = response.groups.first().expect("one group");
+    let members = group.members.iter().map(|member| {
+        let has = member.assignment.topic_partitions.iter();
+        let has = has.inspect(|topic| assert_eq!(topic.topic_name, "t"));
+        let has = has.flat_map(|topic| topic.partitions.iter().collect::<Vec<_>>()).collect();
+        (member.member_id.into_owned(), member.member_epoch, member.member_type, has)
+    });
+    (group.error_code, group.group_state.to_string(), members.collect())
+}
+
+#[test]
+fn members_share_a_topic_and_go_on_after_a_restart() {
+    for (seed, shards) in [(1, 1), (2, 2), (3, 3)] {
+        let broker = Broker::start(seed, shards, &[]);
+        let id = broker.client(async |client| {
+            let (on, id) = begin(&client).await;
+            let none = ErrorCode::None;
+            let a = beat(&on, joining("a", &["t"])).await;
+            assert_eq!(a, told(none, 1, Some(&[0, 1, 2, 3])));
+            assert_eq!(beat(&on, living("a", 1)).await, told(none, 1, None));
+            assert_eq!(commit(&on, "a", 1, 5).await, none);
+            let other = client.connect().await;
+            assert_eq!(beat(&other, joining("b", &["t"])).await, told(none, 2, Some(&[])));
+            assert_eq!(beat(&on, living("a", 1)).await, told(none, 1, Some(&[0, 1])));
+            assert_eq!(having(&on, "a", 1, id, &[0, 1]).await, told(none, 2, None));
+            assert_eq!(beat(&other, living("b", 2)).await, told(none, 2, Some(&[2, 3])));
+            let stable = ("Stable", "consumer", "consumer");
+            let stable = Some((stable.0.to_owned(), stable.1.to_owned(), stable.2.to_owned()));
+            assert_eq!(listed(&on, &["consumer"]).await, stable);
+            assert_eq!(listed(&on, &["classic"]).await, None);
+            id
+        });
+        broker.restart(End::Kill);
+        broker.client(async |client| {
+            let on = client.connect().await;
+            find(&client, &on).await;
+            let none = ErrorCode::None;
+            assert_eq!(having(&on, "a", 2, id, &[0, 1]).await, told(none, 2, None));
+            assert_eq!(fetch(&on, Some("a"), 2).await, Ok(5));
+            assert_eq!(fetch(&on, Some("a"), 1).await, Err(ErrorCode::StaleMemberEpoch));
+            assert_eq!(fetch(&on, None, -1).await, Ok(5));
+            assert_eq!(commit(&on, "b", 3, 6).await, ErrorCode::StaleMemberEpoch);
+            assert_eq!(commit(&on, "x", 2, 6).await, ErrorCode::UnknownMemberId);
+            assert_eq!(beat(&on, living("a", 1)).await.code, ErrorCode::FencedMemberEpoch);
+            let (code, state, members) = described(&on).await;
+            assert_eq!((code, state.as_str()), (none, "Stable"));
+            let member = |id: &str, has: [i32; 2]| (id.to_owned(), 2, CONSUMER, has.into());
+            assert_eq!(members, [member("a", [0, 1]), member("b", [2, 3])]);
+
+            assert_eq!(beat(&on, living("b", -1)).await.code, none);
+            client.sleep(Duration::from_secs(46)).await;
+            assert_eq!(listed(&on, &[]).await.expect("it is there").0, "Empty", "a was silent");
+            let names = ["g"];
+            let request = DeleteGroupsRequest { groups_names: (&names).into() };
+            let answer = on.call(&request, 2).await;
+            let deleted: DeleteGroupsResponse<'_> = answer.read();
+            assert_eq!(deleted.results.first().expect("one group").error_code, none);
+            assert_eq!(described(&on).await.0, ErrorCode::GroupIdNotFound);
+        });
+    }
+}
+
+/// Joins by the classic protocol; the id, generation and code.
+async fn join(on: &Connection, member: &str) -> (String, i32, ErrorCode) {
+    // A subscription of version 0: topic "t".
+    let protocols =
+        [JoinGroupRequestProtocol { name: "range", metadata: b"\0\0\0\0\0\x01\0\x01t\0\0\0\0" }];
+    let request = JoinGroupRequest {
+        group_id: "g",
+        session_timeout_ms: 10_000,
+        rebalance_timeout_ms: 10_000,
+        member_id: member,
+        protocol_type: "consumer",
+        protocols: (&protocols).into(),
+        ..Default::default()
+    };
+    let answer = on.call(&request, 7).await;
+    let response: JoinGroupResponse<'_> = answer.read();
+    (response.member_id.into_owned(), response.generation_id, response.error_code)
+}
+
+async fn sync(on: &Connection, member: &str, generation: i32) -> Result<Vec<u8>, ErrorCode> {
+    let request = SyncGroupRequest {
+        group_id: "g",
+        generation_id: generation,
+        member_id: member,
+        protocol_type: Some("consumer"),
+        protocol_name: Some("range"),
+        ..Default::default()
+    };
+    let answer = on.call(&request, 5).await;
+    let response: SyncGroupResponse<'_> = answer.read();
+    match response.error_code {
+        ErrorCode::None => Ok(response.assignment.to_vec()),
+        code => Err(code),
+    }
+}
+
+#[test]
+fn a_member_of_the_classic_protocol_joins_stays_and_is_left_alone() {
+    Broker::start(5, 2, &[]).client(async |client| {
+        let (on, id) = begin(&client).await;
+        beat(&on, joining("a", &["t"])).await;
+        let (old, _, code) = join(&on, "").await;
+        assert_eq!(code, ErrorCode::MemberIdRequired);
+        let (_, generation, code) = join(&on, &old).await;
+        assert_eq!((generation, code), (2, ErrorCode::None));
+        let nothing = sync(&on, &old, 2).await.expect("it is told");
+        assert_eq!(nothing, b"\0\0\0\0\0\0\xff\xff\xff\xff");
+        beat(&on, living("a", 1)).await;
+        assert_eq!(having(&on, "a", 1, id, &[0, 1]).await.epoch, 2);
+        let (_, _, members) = described(&on).await;
+        let kinds: Vec<i8> = members.iter().map(|member| member.2).collect();
+        assert_eq!(kinds.iter().filter(|kind| **kind == CLASSIC).count(), 1);
+        let request = HeartbeatRequest {
+            group_id: "g",
+            generation_id: 2,
+            member_id: &old,
+            ..Default::default()
+        };
+        let answer = on.call(&request, 4).await;
+        let response: HeartbeatResponse = answer.read();
+        assert_eq!(response.error_code, ErrorCode::RebalanceInProgress, "something is free");
+        assert_eq!(join(&on, &old).await.1, 2);
+        let given = sync(&on, &old, 2).await.expect("it is told");
+        assert_eq!(&given[..13], b"\0\0\0\0\0\x01\0\x01t\0\0\0\x02");
+        // The last of the new protocol leaves: it is a classic group again.
+        assert_eq!(beat(&on, living("a", -1)).await.code, ErrorCode::None);
+        assert_eq!(listed(&on, &[]).await.expect("it is there").1, "classic");
+        assert_eq!(described(&on).await.0, ErrorCode::GroupIdNotFound);
+    });
+}
+
+#[test]
+fn the_protocol_is_off_where_the_cluster_says_so_and_bad_requests_are_refused() {
+    Broker::start(6, 1, &[("group.consumer.assignors", "range")]).client(async |client| {
+        let (on, _) = begin(&client).await;
+        let refused = |code| told(code, 0, None);
+        let nameless = beat(&on, joining("", &["t"])).await;
+        assert_eq!(nameless, refused(ErrorCode::InvalidRequest));
+        let uniform = joining("a", &["t"]);
+        let uniform = ConsumerGroupHeartbeatRequest { server_assignor: Some("uniform"), ..uniform };
+        assert_eq!(beat(&on, uniform).await, refused(ErrorCode::UnsupportedAssignor));
+        let regex = joining("a", &[]);
+        let regex = ConsumerGroupHeartbeatRequest { subscribed_topic_regex: Some("("), ..regex };
+        assert_eq!(beat(&on, regex).await, refused(ErrorCode::InvalidRegularExpression));
+        assert_eq!(beat(&on, living("a", 1)).await, refused(ErrorCode::GroupIdNotFound));
+        let matching = joining("a", &[]);
+        let matching =
+            ConsumerGroupHeartbeatRequest { subscribed_topic_regex: Some("t|u"), ..matching };
+        let a = beat(&on, matching).await;
+        assert_eq!(a, told(ErrorCode::None, 1, Some(&[0, 1, 2, 3])));
+
+        let updates = [FeatureUpdate {
+            feature: "group.version",
+            max_version_level: 0,
+            allow_downgrade: false,
+            upgrade_type: 2,
+        }];
+        let request = UpdateFeaturesRequest {
+            feature_updates: (&updates).into(),
+            timeout_ms: 10_000,
+            ..Default::default()
+        };
+        let answer = on.call(&request, 1).await;
+        let response: UpdateFeaturesResponse<'_> = answer.read();
+        assert_eq!(response.error_code, ErrorCode::None, "{:?}", response.error_message);
+        assert_eq!(beat(&on, living("a", 1)).await, refused(ErrorCode::UnsupportedVersion));
+        assert_eq!(described(&on).await.0, ErrorCode::UnsupportedVersion);
+    });
+}
