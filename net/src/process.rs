@@ -76,8 +76,11 @@ fn serve(mut resolved: Resolved) -> Result<(), Stopped> {
     let identity = check_identity(&lock, &data_dir, named, config.node_id, fresh)?;
     let session = begin_session(&lock, &data_dir, random_words)?;
     let serves = config.cluster.as_ref().is_none_or(|cluster| cluster.serves);
-    // A coordinator without partitions is one thread.
+    // A coordinator without partitions is one thread, and small: huge pages would double it.
     let shards = if serves { shards } else { 1 };
+    if !serves {
+        nix::sys::prctl::set_thp_disable(true)?;
+    }
     let (doors, addresses) = bind_all(config, shards)?;
     let (news_tx, news) = mpsc::channel();
     let (seats, stops) = seats(doors, &news_tx);

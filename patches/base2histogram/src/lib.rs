@@ -15,7 +15,7 @@ const VALUE_MAX: u64 = 1 << 40;
 /// How often which value was recorded, exact to 10 %.
 #[derive(Clone, Debug)]
 pub struct Histogram<T = ()> {
-    counts: hdrhistogram::Histogram<u32>,
+    counts: hdrhistogram::Histogram<u64>,
     of: PhantomData<T>,
 }
 
@@ -29,6 +29,11 @@ impl<T> Histogram<T> {
     /// Records one value.
     pub fn record(&mut self, value: u64) {
         self.counts.record(value.min(VALUE_MAX)).expect("it grows by itself");
+    }
+
+    /// Records one value so often.
+    pub fn record_n(&mut self, value: u64, count: u64) {
+        self.counts.record_n(value.min(VALUE_MAX), count).expect("it grows by itself");
     }
 
     /// How many values were recorded.
