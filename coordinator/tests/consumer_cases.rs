@@ -314,10 +314,10 @@ fn groups_of_both_kinds_are_listed_described_and_deleted() {
     assert_eq!(desk.list(stable), [consumer]);
 
     let described = desk.g.describe("g");
-    assert_eq!((described.fault, described.state), (Some(GroupFault::GroupIdNotFound), "Dead"));
+    assert_eq!((described.fault, described.state), (Some(GroupFault::OtherType), "Dead"));
     match desk.g.now(Request::DescribeConsumers(vec!["old".into(), "".into()])) {
         Reply::ConsumersDescribed(all) => {
-            assert_eq!(all[0].1, Err(GroupFault::GroupIdNotFound));
+            assert_eq!(all[0].1, Err(GroupFault::OtherType));
             assert_eq!(all[1].1, Err(GroupFault::InvalidGroupId));
         }
         other => panic!("{other:?}"),

@@ -338,9 +338,10 @@ pub(super) fn describe(
     seen: Seen<'_, Groups>,
     name: String,
 ) -> (String, Result<consumer::describe::Described, GroupFault>) {
-    let described = check_name(&name).and_then(|()| {
-        let (_, group) = find(seen.hard, &name).ok_or(GroupFault::GroupIdNotFound)?;
-        Ok(group.describe(&seen.config.consumer))
+    let described = check_name(&name).and_then(|()| match seen.hard.groups.get(&name) {
+        Some(Group::Consumer(group)) => Ok(group.describe(&seen.config.consumer)),
+        Some(Group::Classic(_)) => Err(GroupFault::OtherType),
+        None => Err(GroupFault::GroupIdNotFound),
     });
     (name, described)
 }

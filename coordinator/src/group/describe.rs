@@ -16,7 +16,10 @@ const DEAD: &str = "Dead";
 pub(super) fn describe(hard: &Hard, soft: &Soft, name: String) -> Described {
     let found = hard.groups.get(&name);
     let Some(group) = found.filter(|group| matches!(group, Group::Classic(_))) else {
-        let fault = Some(GroupFault::GroupIdNotFound);
+        let fault = match found {
+            Some(_) => Some(GroupFault::OtherType),
+            None => Some(GroupFault::GroupIdNotFound),
+        };
         let (protocol_type, protocol) = Default::default();
         return Described {
             group: name,

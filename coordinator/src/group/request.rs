@@ -97,6 +97,9 @@ pub enum GroupFault {
     /// OffsetCommit before version 9.
     #[error("there is no such group")]
     GroupIdNotFound,
+    /// GROUP_ID_NOT_FOUND: there is a group of this name, but of the other type.
+    #[error("the group is of another type")]
+    OtherType,
     /// NON_EMPTY_GROUP: it has members.
     #[error("the group has members")]
     NonEmptyGroup,

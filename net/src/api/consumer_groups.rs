@@ -154,11 +154,16 @@ pub async fn describe<E: NetEnv>(
                 for (at, (name, described)) in places.into_iter().zip(all) {
                     told[at] = match described {
                         Ok(described) => told_group(&image, name, described, operations),
-                        Err(GroupFault::GroupIdNotFound) => {
-                            let message = Some(format!("Group {name} is not a consumer group."));
-                            failed(at, ErrorCode::GroupIdNotFound, message)
+                        Err(fault) => {
+                            let message = match fault {
+                                GroupFault::GroupIdNotFound => format!("Group {name} not found."),
+                                GroupFault::OtherType => {
+                                    format!("Group {name} is not a consumer group.")
+                                }
+                                fault => fault.to_string(),
+                            };
+                            failed(at, of_group(fault), Some(message))
                         }
-                        Err(fault) => failed(at, of_group(fault), Some(fault.to_string())),
                     };
                 }
             }

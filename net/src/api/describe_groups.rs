@@ -86,9 +86,11 @@ pub async fn describe<E: NetEnv>(
 
 fn told_group(version: i16, group: Described, operations: i32) -> DescribedGroup<'static> {
     // Before version 6 a group that is not there is one that is dead.
-    let fault = group.fault.filter(|fault| version >= 6 || *fault != GroupFault::GroupIdNotFound);
+    let is_gone = |fault| matches!(fault, GroupFault::GroupIdNotFound | GroupFault::OtherType);
+    let fault = group.fault.filter(|fault| version >= 6 || !is_gone(*fault));
     let message = fault.map(|fault| match fault {
         GroupFault::GroupIdNotFound => format!("Group {} not found.", group.group),
+        GroupFault::OtherType => format!("Group {} is not a classic group.", group.group),
         fault => fault.to_string(),
     });
     let members = group.members.into_iter().map(|member| DescribedGroupMember {

@@ -163,7 +163,7 @@ pub fn of_group(fault: GroupFault) -> ErrorCode {
     match fault {
         GroupFault::InvalidGroupId => ErrorCode::InvalidGroupId,
         GroupFault::InvalidRequest => ErrorCode::InvalidRequest,
-        GroupFault::GroupIdNotFound => ErrorCode::GroupIdNotFound,
+        GroupFault::GroupIdNotFound | GroupFault::OtherType => ErrorCode::GroupIdNotFound,
         GroupFault::NonEmptyGroup => ErrorCode::NonEmptyGroup,
         GroupFault::UnknownMemberId => ErrorCode::UnknownMemberId,
         GroupFault::FencedInstanceId => ErrorCode::FencedInstanceId,
