@@ -124,6 +124,11 @@ impl<E: NetEnv> Membership<E> {
         self.pulse().await;
     }
 
+    /// Waits until the controller counts on this broker: it has been unfenced once.
+    pub async fn active(&self) {
+        let _ = self.0.active.reach(1).await;
+    }
+
     /// Tells the controller that it is there, at a fixed rate, until the shard has stopped.
     pub fn begin(&self) {
         let membership = self.clone();

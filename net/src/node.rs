@@ -176,6 +176,9 @@ async fn join<E: NetEnv>(
     let _ = shard.0.published.reach(at.value()).await;
     membership.appear().await;
     membership.begin();
+    // The doors open when the controller counts on this broker, as Kafka's do: a client that was
+    // told "ready" may ask for as many replicas as there are brokers.
+    membership.active().await;
     if shard.options().quorum.is_none() {
         // It leads everything from now on; clients need not find out one by one.
         let _ = council.at_least(at.plus(1)).await;
