@@ -27,8 +27,8 @@ use crate::divergence::View;
 use crate::leader::{Acks, EpochMismatch, Leader, NotEnoughReplicas, check_epoch};
 use crate::role::{Assignment, Change, PartitionEpoch, Replica};
 
+mod newcomers;
 pub mod notices;
-mod refusals;
 pub mod replicate;
 pub mod ticket;
 
@@ -36,7 +36,7 @@ pub use notices::Notices;
 pub use replicate::{Accepted, FollowNews};
 pub use ticket::{Commit, Lost, Ticket};
 
-use refusals::Refusals;
+use newcomers::Newcomers;
 use ticket::Reach;
 
 /// One partition on this broker. Cloning shares it; it lives on one shard.
@@ -65,7 +65,7 @@ struct Inner<E: Env> {
     following: Cell<bool>,
     /// Raised at each change of the configuration.
     configured: Watch,
-    refusals: RefCell<Refusals>,
+    newcomers: RefCell<Newcomers>,
     turn: Turn,
     notices: Notices,
 }
@@ -82,13 +82,6 @@ pub enum Refused {
     /// The log does not take it.
     #[error(transparent)]
     Log(#[from] AppendError),
-}
-
-impl Refused {
-    /// Whether the same batch may be taken when it comes again.
-    fn is_passing(&self) -> bool {
-        !matches!(self, Refused::Log(AppendError::Producer(_) | AppendError::Epochs(_)))
-    }
 }
 
 impl<E: Env> Partition<E> {
@@ -114,7 +107,7 @@ impl<E: Env> Partition<E> {
             misplaced: Cell::new(false),
             following: Cell::new(false),
             configured: Watch::new(0),
-            refusals: RefCell::default(),
+            newcomers: RefCell::default(),
             turn: Turn::default(),
             notices: notices.clone(),
         }))
@@ -154,26 +147,13 @@ impl<E: Env> Partition<E> {
     /// Appends a checked batch as leader. Synchronous: batches get their offsets in the order of
     /// the calls.
     pub fn append(&self, batch: &Checked<'_>, acks: Acks) -> Result<Ticket, Refused> {
-        let Some(producer) = batch.producer() else { return self.try_append(batch, acks) };
-        let refusals = &self.0.refusals;
-        if refusals.borrow().is_empty() {
-            return self.try_append(batch, acks).inspect_err(|refused| {
-                if refused.is_passing() {
-                    refusals.borrow_mut().note(producer);
-                }
-            });
+        if let Some(producer) = batch.producer()
+            && !self.0.log.with_producers(|producers| producers.knows(producer.id))
+        {
+            let admitted = self.0.newcomers.borrow_mut().admit(producer, self.0.env.now());
+            admitted.map_err(|out_of_order| Refused::Log(out_of_order.into()))?;
         }
-        if !self.0.log.with_producers(|producers| producers.knows(producer.id)) {
-            let checked = refusals.borrow().check(producer);
-            checked.map_err(|out_of_order| Refused::Log(out_of_order.into()))?;
-        }
-        let appended = self.try_append(batch, acks);
-        match &appended {
-            Ok(_) => refusals.borrow_mut().forget(producer.id),
-            Err(refused) if refused.is_passing() => refusals.borrow_mut().note(producer),
-            Err(_) => {}
-        }
-        appended
+        self.try_append(batch, acks)
     }
 
     fn try_append(&self, batch: &Checked<'_>, acks: Acks) -> Result<Ticket, Refused> {

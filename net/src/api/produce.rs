@@ -302,7 +302,11 @@ impl<E: NetEnv> Produce<E> {
                     (None, Some(_), _) if found.is_some_and(|t| admin::is_internal(&t.name)) => {
                         Failure::Request(ErrorCode::InvalidTopic, "the topic is the broker's own")
                     }
-                    (None, Some((_, known)), _) if known.leader != Some(me) => {
+                    // A follower's owner refuses, so that the partition knows whom (it may lead
+                    // before the producer's next batch, which is on its way already, comes).
+                    (None, Some((_, known)), _)
+                        if known.leader != Some(me) && !known.replicas.contains(&me) =>
+                    {
                         Unavailable::NotLeader.into()
                     }
                     (None, Some(_), None) => {
