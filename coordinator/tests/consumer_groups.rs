@@ -57,7 +57,7 @@ fn every_mutant_is_seen() {
         let mut seeds = 0..MUTANT_SEEDS;
         let found = seeds.find_map(|seed| World::run(seed, Some(mutant)).err().map(|b| (seed, b)));
         let (seed, broken) = found.unwrap_or_else(|| panic!("{mutant:?} survived"));
-        println!("{mutant:?}: seed {seed}: {broken}");
+        println!("FOUND {mutant:?} seed {seed}: {broken}");
     }
 }
 

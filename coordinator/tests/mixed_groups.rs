@@ -53,7 +53,7 @@ fn every_mutant_is_caught() {
         let caught =
             seeds.find_map(|seed| Some((seed, World::new(seed, Some(mutant)).run().err()?)));
         match caught {
-            Some((seed, how)) => println!("{mutant:?}: seed {seed}: {how}"),
+            Some((seed, how)) => println!("FOUND {mutant:?} seed {seed}: {how}"),
             None => escaped.push(mutant),
         }
     }
