@@ -49,17 +49,20 @@ pub struct Args {
     /// What to measure [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]
     what: Vec<What>,
-    /// Connections that commit, each for a group of its own
-    #[arg(long, default_value_t = 8)]
+    /// Connections that commit
+    #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// Requests in flight on each of them at the maximum
-    #[arg(long, default_value_t = 16)]
+    /// Groups for which they do; each is kept, and synced, with others in one of 50 partitions
+    #[arg(long, default_value_t = 8)]
+    groups: usize,
+    /// Requests in flight on each connection at the maximum (the broker does one after the other)
+    #[arg(long, default_value_t = 1)]
     in_flight: usize,
     /// Commits per second of the scheduled run
     #[arg(long, default_value_t = 20_000.0)]
     rate: f64,
     /// Seconds of each run of commits
-    #[arg(long, default_value = "3", value_parser = units::parse_seconds)]
+    #[arg(long, default_value = "2", value_parser = units::parse_seconds)]
     seconds: Duration,
     /// Members of the group that rebalances
     #[arg(long, default_value_t = 100)]
@@ -83,10 +86,14 @@ pub struct Args {
 
 impl Args {
     fn check(&self) -> Result<(), PerfError> {
-        let counts = [self.connections, self.in_flight, self.rounds, self.members, self.turns];
+        let counts = [self.connections, self.groups, self.in_flight, self.rounds];
+        let counts = counts.into_iter().chain([self.members, self.turns]);
         match self {
-            _ if counts.contains(&0) || self.partitions < 1 => {
+            _ if counts.min() == Some(0) || self.partitions < 1 => {
                 Err(PerfError::Usage("no number of things is 0".into()))
+            }
+            _ if self.groups > self.connections => {
+                Err(PerfError::Usage("--groups is at most --connections".into()))
             }
             _ if self.crowd < 2 => Err(PerfError::Usage("--crowd is at least 2".into())),
             _ if !(self.rate > 0.0 && self.churn > 0.0) => {

@@ -30,10 +30,11 @@ pub struct Consumer {
     unsaid: bool,
 }
 
-/// The members of one group.
+/// Members of one group that share a connection.
 pub struct Consumers {
     client: Client,
     group: Arc<Group>,
+    name: String,
     /// By the number under which each joined.
     members: BTreeMap<u32, Consumer>,
     next: u32,
@@ -42,10 +43,10 @@ pub struct Consumers {
 }
 
 impl Consumers {
-    /// None yet.
-    pub fn new(group: &Arc<Group>) -> Result<Consumers, PerfError> {
-        let (client, group) = (group.connect()?, group.clone());
-        Ok(Consumers { client, group, members: BTreeMap::new(), next: 0, given_up: 0 })
+    /// None yet. `name` tells them from those on other connections.
+    pub fn new(group: &Arc<Group>, name: &str) -> Result<Consumers, PerfError> {
+        let (client, group, name) = (group.connect()?, group.clone(), name.to_owned());
+        Ok(Consumers { client, group, name, members: BTreeMap::new(), next: 0, given_up: 0 })
     }
 
     /// How many there are.
@@ -68,7 +69,7 @@ impl Consumers {
         let number = self.next;
         self.next += 1;
         // The member chooses its id itself; Kafka's clients take a random UUID.
-        let id = format!("perf-member-{number:010}");
+        let id = format!("perf-{}-{number:010}", self.name);
         self.members.insert(number, Consumer { id, unsaid: true, ..Consumer::default() });
         self.beat(number).map(|()| number)
     }
@@ -132,23 +133,13 @@ impl Consumers {
         Ok(())
     }
 
-    /// Whether all are in one epoch, and have all partitions among them, and have said so.
-    pub fn are_settled(&self) -> bool {
-        let epoch = self.epoch();
-        let calm = |member: &Consumer| member.epoch == epoch && !member.unsaid;
-        let shares: Vec<Vec<i32>> =
-            self.members.values().map(|member| member.owned.iter().copied().collect()).collect();
-        let partitions = self.group.topic.leaders.len() as i32;
-        self.members.values().all(calm) && is_whole(shares.iter().map(Vec::as_slice), partitions)
-    }
-
     /// Beats for all, round after round without a pause, until they are settled; the rounds.
     pub fn settle(&mut self, limit: Duration) -> Result<u32, PerfError> {
         let begun = Instant::now();
         for round in 1.. {
             let numbers: Vec<u32> = self.members.keys().copied().collect();
             numbers.into_iter().try_for_each(|number| self.beat(number))?;
-            if self.are_settled() {
+            if are_settled([&*self].into_iter()) {
                 return Ok(round);
             }
             if begun.elapsed() > limit {
@@ -157,4 +148,16 @@ impl Consumers {
         }
         Err(PerfError::Wrong(format!("the consumer group is not settled after {limit:?}")))
     }
+}
+
+/// Whether all members are in one epoch, and have all partitions among them, and have said so;
+/// `parts` are one group's.
+pub fn are_settled<'a>(parts: impl Iterator<Item = &'a Consumers> + Clone) -> bool {
+    let epoch = parts.clone().map(Consumers::epoch).max().unwrap_or(0);
+    let members = || parts.clone().flat_map(|part| part.members.values());
+    let is_calm = |member: &Consumer| member.epoch == epoch && !member.unsaid;
+    let shares: Vec<Vec<i32>> =
+        members().map(|member| member.owned.iter().copied().collect()).collect();
+    let partitions = parts.clone().next().map_or(0, |part| part.group.topic.leaders.len() as i32);
+    members().all(is_calm) && is_whole(shares.iter().map(Vec::as_slice), partitions)
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::consumer::Consumers;
+use super::consumer::{Consumers, are_settled};
 use super::member::{Group, Member, is_to_join_again};
 use crate::error::{PerfError, system};
 use crate::load::Clock;
@@ -18,6 +18,8 @@ pub const BEAT: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it is looked whether it has.
 const LOOK: Duration = Duration::from_millis(20);
+/// Connections for the members of the consumer protocol.
+const PARTS: usize = 8;
 /// Stack of a member's thread, in bytes.
 const STACK_BYTES: usize = 256 << 10;
 
@@ -191,19 +193,23 @@ impl Drop for Classic {
     }
 }
 
-/// Members of the consumer protocol, whose heartbeats take turns on one connection.
+/// Members of the consumer protocol, whose heartbeats take turns on a few connections.
 pub struct Calm {
+    parts: Vec<Part>,
+}
+
+/// Those of one connection.
+struct Part {
     consumers: Consumers,
     /// Whose heartbeat was last.
     last: u32,
 }
 
-impl Calm {
-    /// `count` members that have joined.
-    pub fn gather(group: &Arc<Group>, count: usize) -> Result<Calm, PerfError> {
-        let mut consumers = Consumers::new(group)?;
+impl Part {
+    fn gather(group: &Arc<Group>, part: usize, count: usize) -> Result<Part, PerfError> {
+        let mut consumers = Consumers::new(group, &part.to_string())?;
         (0..count).try_for_each(|_| consumers.join().map(|_| ()))?;
-        Ok(Calm { consumers, last: 0 })
+        Ok(Part { consumers, last: 0 })
     }
 
     /// Heartbeats, spread evenly over time, until `until`.
@@ -219,29 +225,73 @@ impl Calm {
         }
         Ok(())
     }
+
+    /// The same, while one goes or comes after each `step`, first after `first`.
+    fn live(&mut self, clock: Clock, times: Times) -> Result<(), PerfError> {
+        for (turn, at) in (times.first..=times.end).step_by(times.step as usize).enumerate() {
+            self.beat(clock, at)?;
+            match turn % 2 {
+                0 => self.consumers.leave()?,
+                _ => self.consumers.join().map(|_| ())?,
+            }
+        }
+        self.beat(clock, times.end)
+    }
+}
+
+/// When members come and go, in ns.
+#[derive(Clone, Copy)]
+struct Times {
+    first: u64,
+    step: u64,
+    end: u64,
+}
+
+impl Calm {
+    /// `count` members that have joined.
+    pub fn gather(group: &Arc<Group>, count: usize) -> Result<Calm, PerfError> {
+        let parts = (0..PARTS).map(|part| (part, (count + PARTS - 1 - part) / PARTS));
+        let parts: Result<Vec<Part>, PerfError> = thread::scope(|scope| {
+            let gather = |(part, count)| scope.spawn(move || Part::gather(group, part, count));
+            let threads: Vec<_> = parts.map(gather).collect();
+            threads.into_iter().map(|thread| thread.join().expect("none panics")).collect()
+        });
+        Ok(Calm { parts: parts? })
+    }
+
+    /// Lets all parts do something at the same time.
+    fn each(
+        &mut self,
+        act: impl Fn(usize, &mut Part) -> Result<(), PerfError> + Sync,
+    ) -> Result<(), PerfError> {
+        let act = &act;
+        thread::scope(|scope| {
+            let parts = self.parts.iter_mut().enumerate();
+            let threads: Vec<_> =
+                parts.map(|(number, part)| scope.spawn(move || act(number, part))).collect();
+            threads.into_iter().try_for_each(|thread| thread.join().expect("none panics"))
+        })
+    }
 }
 
 impl Crowd for Calm {
     fn live(&mut self, time: Duration, per_second: Option<f64>) -> Result<(), PerfError> {
         let clock = Clock::starting(Duration::ZERO);
         let end = time.as_nanos() as u64;
-        let step = per_second.map_or(end, |rate| (1e9 / rate) as u64).max(1);
-        for (turn, at) in (step..=end).step_by(step as usize).enumerate() {
-            self.beat(clock, at)?;
-            match per_second {
-                Some(_) if turn % 2 == 0 => self.consumers.leave()?,
-                Some(_) => self.consumers.join().map(|_| ())?,
-                None => {}
-            }
-        }
-        self.beat(clock, end)
+        let gap = per_second.map_or(end + 1, |rate| ((1e9 / rate) as u64).max(1));
+        self.each(|number, part| {
+            let (first, step) = (gap * (number as u64 + 1), gap * PARTS as u64);
+            part.live(clock, Times { first, step, end })
+        })
     }
 
     fn settle(&mut self) -> Result<Duration, PerfError> {
         let (begun, clock) = (Instant::now(), Clock::starting(Duration::ZERO));
         while begun.elapsed() < PATIENCE {
-            self.beat(clock, clock.now() + LOOK.as_nanos() as u64)?;
-            if self.consumers.are_settled() {
+            let until = clock.now() + BEAT.as_nanos() as u64 / 10;
+            self.each(|_, part| part.beat(clock, until))?;
+            let parts = self.parts.iter().map(|part| &part.consumers);
+            if are_settled(parts) {
                 return Ok(begun.elapsed());
             }
         }
@@ -249,6 +299,6 @@ impl Crowd for Calm {
     }
 
     fn generation(&self) -> i32 {
-        self.consumers.epoch()
+        self.parts.iter().map(|part| part.consumers.epoch()).max().unwrap_or(0)
     }
 }

@@ -152,7 +152,7 @@ fn classic_round(
 /// All join, one after the other; then, again and again, one more joins and the oldest leaves.
 fn consumer(args: &Args, target: &Target, topic: &Topic) -> Result<Vec<Vec<String>>, PerfError> {
     let group = Group::find(target, "perf-consumer", topic)?;
-    let mut all = Consumers::new(&group)?;
+    let mut all = Consumers::new(&group, "member")?;
     let begun = Instant::now();
     (0..args.members).try_for_each(|_| all.join().map(|_| ()))?;
     all.settle(PATIENCE)?;
