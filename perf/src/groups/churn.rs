@@ -79,6 +79,8 @@ pub fn run(args: &Args, report: &Report) -> Result<(), PerfError> {
         let client = &mut target.connect()?;
         let topic = topic::ensure(client, "perf-churn", args.partitions)?;
         let steady = topic::ensure(client, "perf-steady", 1)?;
+        // Partitions come to be in the background; an answer from each says that it is there.
+        topic::ends(&topic)?;
         let group = Group::find(&target, &format!("perf-churn-{protocol}"), &topic)?;
         let churned = match protocol {
             "classic" => {

@@ -103,8 +103,8 @@ impl Classic {
 
     /// Waits for those that leave.
     fn see_off(&mut self) -> Result<(), PerfError> {
-        let lives = std::mem::take(&mut self.leaving).into_iter();
-        lives.map(|life| life.join().expect("no member panics")).collect()
+        let mut lives = std::mem::take(&mut self.leaving).into_iter();
+        lives.try_for_each(|life| life.join().expect("no member panics"))
     }
 
     /// The generation that all are in, heard after `since`.
