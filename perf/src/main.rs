@@ -23,6 +23,7 @@ mod deliver;
 mod engine_log;
 mod error;
 mod fetch;
+mod groups;
 mod history;
 mod idle;
 mod latency;
@@ -64,6 +65,8 @@ enum Command {
     Acks(acks::Args),
     /// What a broker with many partitions costs while nobody asks anything
     Idle(idle::Args),
+    /// Consumer groups: offset commits, rebalances, churn, and compaction
+    Groups(groups::Args),
     /// From start to the first acknowledged write: empty, and after SIGKILL
     Start(start::Args),
     /// Judges what clients did and saw: is anything lost, doubled, reordered, changed?
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Command::Fetch(args) => fetch::run(&args),
         Command::Acks(args) => acks::run(&args),
         Command::Idle(args) => idle::run(&args),
+        Command::Groups(args) => groups::run(&args),
         Command::Start(args) => start::run(&args),
         Command::History(args) => history::run(&args),
     };
