@@ -166,9 +166,10 @@ impl<E: Env> Entries<E> {
     /// Entries of a range, as far as they are kept.
     pub fn read(&self, range: Range<u64>) -> Vec<Entry> {
         let kept = self.0.kept.borrow();
-        let from = range.start.max(kept.first) - kept.first;
-        let to = range.end.clamp(kept.first, kept.end()) - kept.first;
-        kept.entries.range(from as usize..(to as usize).max(from as usize)).cloned().collect()
+        // A snapshot from the leader may end far behind the last entry.
+        let at = |index: u64| (index.clamp(kept.first, kept.end()) - kept.first) as usize;
+        let (from, to) = (at(range.start), at(range.end));
+        kept.entries.range(from..to.max(from)).cloned().collect()
     }
 
     /// The last membership that was appended, if it stands at `from` or later.
