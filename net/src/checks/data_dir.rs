@@ -2,9 +2,10 @@
 //! long as the data does.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use engine::ids::BrokerId;
 use nix::errno::Errno;
@@ -35,23 +36,45 @@ impl DataLock {
         let path = dir.join(LOCK_FILE);
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        match Flock::lock(file.map_err(failed)?, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => {
-                file.set_len(0).map_err(failed)?;
-                file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)
-                    .map_err(failed)?;
-                Ok(DataLock { _file: file })
+        let mut file = file.map_err(failed)?;
+        let patient_until = Instant::now() + ENDING_MAX;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(file) => {
+                    file.set_len(0).map_err(failed)?;
+                    file.write_all_at(format!("{}\n", std::process::id()).as_bytes(), 0)
+                        .map_err(failed)?;
+                    return Ok(DataLock { _file: file });
+                }
+                Err((mut held, Errno::EWOULDBLOCK)) => {
+                    let mut holder = String::new();
+                    held.rewind().map_err(failed)?;
+                    // Who it is, is a courtesy.
+                    let _ = (&mut held).take(20).read_to_string(&mut holder);
+                    let process = holder.trim().parse().ok();
+                    if !process.is_some_and(is_ending) || Instant::now() > patient_until {
+                        return Err(Failed::DataLocked { dir: dir.to_owned(), process });
+                    }
+                    file = held;
+                    std::thread::sleep(ENDING_PAUSE);
+                }
+                Err((_, errno)) => return Err(failed(errno.into())),
             }
-            Err((mut file, Errno::EWOULDBLOCK)) => {
-                let mut holder = String::new();
-                // Who it is, is a courtesy.
-                let _ = (&mut file).take(20).read_to_string(&mut holder);
-                let process = holder.trim().parse().ok();
-                Err(Failed::DataLocked { dir: dir.to_owned(), process })
-            }
-            Err((_, errno)) => Err(failed(errno.into())),
         }
     }
+}
+
+/// How long a process that was killed may take to let go of its files: the kernel takes its rings
+/// and memory down first, which can last for seconds on a busy machine.
+const ENDING_MAX: Duration = Duration::from_secs(10);
+const ENDING_PAUSE: Duration = Duration::from_millis(20);
+
+/// Whether a process has ended but for its last threads, which still hold its files.
+fn is_ending(process: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // The name, which comes before the state, is in parentheses and may hold anything.
+    let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+    state.is_none_or(|state| matches!(state, 'Z' | 'X'))
 }
 
 /// Whose data it is.
@@ -165,6 +188,27 @@ mod tests {
         assert_eq!(process, Some(std::process::id()));
         drop(lock);
         DataLock::take(&dir).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_is_ending_is_waited_for() {
+        let place = tempfile::tempdir().unwrap();
+        let lock = DataLock::take(place.path()).unwrap();
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        // It has ended, and nobody has asked how: a zombie.
+        while !is_ending(ended.id()) {
+            std::thread::sleep(ENDING_PAUSE);
+        }
+        fs::write(place.path().join(LOCK_FILE), ended.id().to_string()).unwrap();
+        let until = Instant::now() + 5 * ENDING_PAUSE;
+        let holds = std::thread::spawn(move || {
+            std::thread::sleep(5 * ENDING_PAUSE);
+            drop(lock);
+        });
+        DataLock::take(place.path()).unwrap();
+        assert!(Instant::now() >= until && !is_ending(std::process::id()));
+        holds.join().unwrap();
+        ended.wait().unwrap();
     }
 
     #[test]
