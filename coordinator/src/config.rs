@@ -10,6 +10,11 @@ pub const PRODUCER_ID_BLOCK: i64 = 1000;
 /// Most requests of one machine that wait for their answer.
 pub const REQUESTS_WAITING_MAX: usize = 10_000;
 
+/// How many requests that a machine answers in one turn are woken at once; the others follow, so
+/// many after each turn of the shard's reactor. An answer costs 20–60 µs, so that these keep others
+/// waiting for less than a millisecond.
+pub const ANSWERS_AT_ONCE_MAX: usize = 4;
+
 /// Largest batch of a machine's records, in bytes: what one request can make it remember.
 pub const BATCH_BYTES_MAX: u32 = 16 << 20;
 

@@ -26,7 +26,7 @@ use engine::wait::Watch;
 use futures_lite::future;
 use replication::partition::{Commit, Lost};
 
-use crate::config::REQUESTS_WAITING_MAX;
+use crate::config::{ANSWERS_AT_ONCE_MAX, REQUESTS_WAITING_MAX};
 use crate::journal::{Journal, ProposeError, ReplayError};
 use crate::machine::{Machine, Moment, Outcome, Seen, Stored, Token};
 
@@ -381,20 +381,27 @@ impl<E: Env, M: Machine> Inner<E, M> {
             (self.observer)(Seeing { hard, end, commit, replayed: false });
         }
         let (end, commit) = (state.end, journal.commit());
-        let mut wakers = Vec::new();
-        let early = out.early.into_iter().map(|(token, reply)| (token, reply, None));
-        let held = out.replies.into_iter().map(|(token, reply)| (token, reply, Some(&commit)));
-        for (token, reply, commit) in early.chain(held) {
-            // Gone: whoever asked does not wait any more.
-            let Some(slot) = state.waiting.get_mut(&token) else { continue };
+        let mut fill = |(token, reply), commit: Option<&Commit>| {
+            // Without a slot: whoever asked does not wait any more.
+            let slot = state.waiting.get_mut(&token)?;
             let held = Held { reply, end, commit: commit.cloned() };
-            if let Slot::Open(Some(waker)) = std::mem::replace(slot, Slot::Filled(held)) {
-                wakers.push(waker);
+            match std::mem::replace(slot, Slot::Filled(held)) {
+                Slot::Open(waker) => waker,
+                Slot::Filled(_) | Slot::Lost => None,
             }
-        }
+        };
+        let early: Vec<Waker> =
+            out.early.into_iter().filter_map(|early| fill(early, None)).collect();
+        let replies = out.replies.into_iter();
+        let held: Vec<Waker> = replies.filter_map(|held| fill(held, Some(&commit))).collect();
         drop(guard);
         self.decided.raise(self.decided.value() + 1);
-        wakers.into_iter().for_each(Waker::wake);
+        early.into_iter().for_each(Waker::wake);
+        if held.len() > ANSWERS_AT_ONCE_MAX {
+            self.env.spawn(Queue::Request, hand_out(self.env.clone(), commit, end, held));
+        } else {
+            held.into_iter().for_each(Waker::wake);
+        }
         Ok(())
     }
 }
@@ -468,6 +475,9 @@ impl<E: Env, M: Machine> Drop for Waiting<'_, E, M> {
 /// Pause before it is tried again to let the machine act that could not.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Pause between answers that are handed out a few at a time: until the reactor had its turn.
+const BREATH: Duration = Duration::from_micros(1);
+
 /// Loads the machine, and sets it up.
 async fn load<E: Env, M: Machine>(inner: Rc<Inner<E, M>>) {
     let begun = inner.env.now();
@@ -484,6 +494,21 @@ async fn load<E: Env, M: Machine>(inner: Rc<Inner<E, M>>) {
             // What fails here is tried again before the next request.
             let _ = inner.step(|_, _, _| {});
         }
+    }
+}
+
+/// Wakes those who were answered, a few at a time, once they may be told. Else a machine that
+/// answers a thousand at once (a generation of a large group begins) keeps everybody else on the
+/// shard waiting while all of them send, and once more when all of them come back with the next
+/// request.
+async fn hand_out<E: Env>(env: E, commit: Commit, end: Offset, wakers: Vec<Waker>) {
+    // If it never is, each finds out for itself.
+    let _ = commit.reach(end).await;
+    let mut left = wakers.into_iter().peekable();
+    while left.peek().is_some() {
+        left.by_ref().take(ANSWERS_AT_ONCE_MAX).for_each(Waker::wake);
+        // They run now, and after them whatever came in meanwhile.
+        env.sleep_until(env.now().after(BREATH)).await;
     }
 }
 

@@ -1,13 +1,13 @@
 //! The driver with a machine made for it: parked requests, deadlines, limits, order of replies.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use coordinator::config::{BATCH_BYTES_MAX, REQUESTS_WAITING_MAX};
+use coordinator::config::{ANSWERS_AT_ONCE_MAX, BATCH_BYTES_MAX, REQUESTS_WAITING_MAX};
 use coordinator::journal::{Journal, ProposeError};
 use coordinator::machine::{Machine, Outcome, Seen, Stored, Token};
 use coordinator::runtime::{RequestError, Runtime, Seeing};
@@ -241,6 +241,37 @@ fn more_than_the_most_waiting_requests_are_turned_away() {
         assert_eq!(runtime.request(Ask::Read).await, Err(RequestError::Busy));
         parked.pop();
         assert!(runtime.request(Ask::Read).await.is_ok());
+    });
+}
+
+#[test]
+fn who_asks_meanwhile_does_not_wait_for_all_who_are_answered_at_once() {
+    on_sim(|env| async move {
+        let (runtime, _) = open(&env).await;
+        let heard = Rc::new(Cell::new(0));
+        let heard_before = Rc::new(Cell::new(None));
+        for _ in 0..100 * ANSWERS_AT_ONCE_MAX {
+            let (env2, runtime, heard) = (env.clone(), runtime.clone(), heard.clone());
+            let heard_before = heard_before.clone();
+            env.spawn(Queue::Request, async move {
+                assert_eq!(runtime.request(Ask::Park).await.unwrap().reply, Said::Now(1));
+                heard.set(heard.get() + 1);
+                if heard.get() == 1 {
+                    // The first who hears calls for somebody who comes in between.
+                    env2.spawn(Queue::Request, async move {
+                        runtime.request(Ask::Read).await.unwrap();
+                        heard_before.set(Some(heard.get()));
+                    });
+                }
+            });
+        }
+        // They have asked by then, and are far from their deadline.
+        env.sleep_until(env.now().after(Duration::from_millis(100))).await;
+        runtime.request(Ask::Add(1)).await.unwrap();
+        env.sleep_until(env.now().after(Duration::from_millis(100))).await;
+        assert_eq!(heard.get(), 100 * ANSWERS_AT_ONCE_MAX, "all are answered");
+        let before = heard_before.get().expect("so is who came in between");
+        assert!(before <= 10 * ANSWERS_AT_ONCE_MAX, "after {before}");
     });
 }
 

@@ -217,6 +217,8 @@ class Suite:
             except ck.KafkaException as error:
                 if time.monotonic() > deadline:
                     raise Refused(f"the group cannot be described: {error}") from None
+                # The old one may remember a coordinator that is gone, and wait for it as long as it may.
+                self.admin = AdminClient({"bootstrap.servers": self.bootstrap, **QUIET})
                 time.sleep(0.2)
 
     def ask_for_certain(self):
@@ -304,13 +306,13 @@ class Suite:
             node = self.describe().coordinator.id
             subprocess.run([*self.options.kill.split(), str(node)], check=True)
             self.share(f"{turn}: broker {node}, the coordinator, is killed; four have all", *ms)
+            self.wait_for(f"{turn}: the group has another coordinator", lambda n=node: self.describe().coordinator.id != n)
             # Not every client says when it has committed, but the broker does.
-            before = self.watcher.answers[-1][2]
+            before = self.ask_for_certain()
             self.wait_for(
                 f"{turn}: each commits with another coordinator",
                 lambda b=before: all(now > b.get(p, 0) for p, now in self.watcher.answers[-1][2].items()),
             )
-            self.wait_for(f"{turn}: the group has another coordinator", lambda n=node: self.describe().coordinator.id != n)
             subprocess.run([*getattr(self.options, "return").split(), str(node)], check=True)
             time.sleep(3)
             self.share(f"{turn}: broker {node} is back", *ms)

@@ -56,3 +56,5 @@ await member.stopping
 await consumer.stop()
 member.closing()
 await consumer.disconnect()
+// After a crash the client may have begun twice, and the second beginning knows nothing of an end.
+process.exit(0)
