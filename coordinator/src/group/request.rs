@@ -38,6 +38,9 @@ pub enum Request {
     List(List),
     /// DeleteGroups.
     Delete(Vec<String>),
+    /// The cluster as it is: its topics, and the settings of groups. Not from a client; whoever
+    /// loads the machine shows it, so that it need not wait until somebody asks.
+    See(View),
     /// Topics of these names are gone: so are the offsets that were committed for them. Not from
     /// a client; whoever follows the cluster's image asks it. Answered at once; the work is done
     /// in steps.
@@ -71,6 +74,8 @@ pub enum Reply {
     Listed(Vec<Listed>),
     /// To [`Request::Delete`]: each group once, by name, and why it is still there.
     Deleted(Vec<(String, Option<GroupFault>)>),
+    /// To [`Request::See`].
+    Seen,
     /// To [`Request::ForgetTopics`].
     Forgotten,
 }

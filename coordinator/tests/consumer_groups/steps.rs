@@ -30,6 +30,8 @@ pub struct Desk {
 impl Desk {
     pub fn new(topics: &[(&str, i32)]) -> Desk {
         let mut desk = Desk::default();
+        // What a step leads to is seen at once.
+        desk.config.times.usual.assignment_interval = Duration::ZERO;
         topics
             .iter()
             .for_each(|(name, partitions)| desk.topics.create((*name).into(), *partitions));
@@ -39,7 +41,7 @@ impl Desk {
     pub fn scene(&mut self) -> Scene<'_> {
         self.random += 1;
         let at = Moment { now: self.now, wall: Timestamp(77), random: [self.random, 5] };
-        Scene { config: &self.config, topics: &self.topics, at }
+        Scene { config: &self.config, times: self.config.times.usual, topics: &self.topics, at }
     }
 
     pub fn keep(&mut self, out: Effects) {
@@ -216,7 +218,7 @@ fn a_machine_that_takes_over_gives_everybody_a_whole_time() {
     desk.wait(Duration::from_secs(4));
     desk.soft = Soft::default();
     let group = desk.group.clone().expect("it is there");
-    desk.soft.take_up(&group, &desk.config, desk.now);
+    desk.soft.take_up(&group, &desk.config, &desk.config.times.usual, desk.now);
     assert_eq!(desk.soft.deadline(), Some(desk.now.after(Duration::from_secs(5))));
     desk.wait(Duration::from_secs(5));
     assert_eq!(desk.group().members().map(|(id, _)| &**id).collect::<Vec<_>>(), ["b"]);

@@ -198,7 +198,7 @@ pub fn sync(
         return Err(Fault::RebalanceInProgress);
     }
     soft.unset(&id, Alarm::Sync);
-    soft.watch(&id, value, scene.config, scene.at.now);
+    soft.watch(&id, value, &scene.times, scene.at.now);
     let partitions = by_name(&current.partitions(), scene.topics);
     Ok(embedded::write_assignment(version_of(classic), &partitions))
 }
@@ -212,7 +212,7 @@ pub fn heartbeat(
     present: &Present,
 ) -> Result<(), Fault> {
     let Found { id, current, value, .. } = find_classic(group, present)?;
-    soft.watch(&id, value, scene.config, scene.at.now);
+    soft.watch(&id, value, &scene.times, scene.at.now);
     let has_to = current.epoch < group.epoch()
         || match current.state {
             MemberState::UnrevokedPartitions => true,

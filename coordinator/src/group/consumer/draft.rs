@@ -6,7 +6,7 @@ use super::convert::ClassicGroup;
 use super::records::{Change, Current, GroupValue, MemberValue, PatternValue};
 use super::soft::Soft;
 use super::topics::{Topics, UNKNOWN};
-use super::{ConsumerConfig, ConsumerGroup, Mutant, Record, patterns};
+use super::{ConsumerConfig, ConsumerGroup, Mutant, Record, Times, patterns};
 use crate::group::assignor::Partitions;
 use crate::machine::Moment;
 
@@ -15,6 +15,8 @@ use crate::machine::Moment;
 pub struct Scene<'a> {
     /// The limits.
     pub config: &'a ConsumerConfig,
+    /// The times that the group goes by.
+    pub times: Times,
     /// The topics of the cluster.
     pub topics: &'a dyn Topics,
     /// The moment.
@@ -164,7 +166,7 @@ impl<'a> Draft<'a> {
                 soft.topics_version = Some(version);
             }
         }
-        let rested = |at| self.scene.at.now.since(at) >= self.scene.config.assignment_interval;
+        let rested = |at| self.scene.at.now.since(at) >= self.scene.times.assignment_interval;
         let is_old = self.group().epoch() > self.group().target_epoch();
         if is_old && soft.assigned_at.is_none_or(rested) {
             soft.assigned_at = Some(self.scene.at.now);

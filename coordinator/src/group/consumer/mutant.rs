@@ -32,6 +32,9 @@ pub enum Mutant {
     /// Members that wait for an answer of a classic group wait on when it becomes a consumer group,
     /// and nobody goes on watching them.
     WaitersForgotten,
+    /// A machine that took over gives members the broker's session before it knows their group's
+    /// own.
+    OwnTimesForgotten,
 }
 
 impl Mutant {
