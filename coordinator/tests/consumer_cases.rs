@@ -305,6 +305,87 @@ fn members_who_come_at_once_share_a_target() {
     assert_eq!(epochs(&mut desk), (5, 5));
 }
 
+/// `c` wants topic "large".
+fn wanting_much(member: &str) -> Beat {
+    Beat { topics: Some(vec!["large".into()]), ..joining(member) }
+}
+
+#[test]
+fn what_one_batch_does_not_hold_is_refused_to_who_wants_it() {
+    let desk_with = |most: usize| {
+        let mut desk = Desk::new();
+        desk.beat(joining("a")).expect("it joins");
+        desk.topics.set("large", 1_000);
+        desk.g.config.consumer.records_bytes_max = most;
+        desk
+    };
+    // How much it is.
+    let mut desk = desk_with(1 << 20);
+    let before = desk.g.log.len();
+    desk.beat(wanting_much("c")).expect("it joins");
+    let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+    let written = desk.g.log[before..].iter();
+    let bytes: usize = written.map(|(key, value)| len(key) + len(value) + 64).sum();
+    assert!(bytes > 4_000, "four bytes a partition");
+
+    let mut desk = desk_with(bytes);
+    let all = desk.topics.of("large", 0..1_000);
+    assert_eq!(desk.beat(wanting_much("c")).expect("just as much").assignment, Some(all));
+    let mut desk = desk_with(bytes - 1);
+    let described = desk.describe().expect("it is there");
+    let before = desk.g.log.len();
+    assert_eq!(desk.beat(wanting_much("c")), Err(Fault::GroupTooLarge));
+    assert_eq!((desk.g.log.len(), desk.describe().expect("it is there")), (before, described));
+    // The others go on, and whoever wants less.
+    assert_eq!(desk.beat(living("a", 1)).expect("it lives").epoch, 1);
+    assert_eq!(desk.beat(living("c", 1)), Err(Fault::UnknownMemberId));
+    desk.beat(joining("b")).expect("it joins");
+
+    // A static member that would come back with too much is still there as it was.
+    let mut desk = desk_with(bytes - 1);
+    let named = |beat: Beat| Beat { instance: Some("i".into()), ..beat };
+    desk.beat(named(joining("s"))).expect("it joins");
+    desk.beat(named(living("s", -2))).expect("it goes away for a while");
+    assert_eq!(desk.beat(named(wanting_much("s2"))), Err(Fault::GroupTooLarge));
+    desk.g.pass_ms(44_900);
+    desk.beat(living("a", 1)).expect("it lives");
+    assert_eq!(desk.describe().expect("it is there").members.len(), 2);
+    desk.g.pass_ms(200);
+    desk.beat(living("a", 1)).expect("it lives");
+    assert_eq!(desk.describe().expect("it is there").members.len(), 1, "its session ended");
+}
+
+#[test]
+fn a_target_that_is_made_later_is_refused_to_who_wants_it_all_the_same() {
+    let mut desk = Desk::with(GroupConfig::default());
+    desk.g.config.consumer.records_bytes_max = 3_000;
+    desk.beat(joining("a")).expect("it joins");
+    let epochs = |desk: &mut Desk| {
+        let described = desk.describe().expect("it is there");
+        (described.epoch, described.assignment_epoch)
+    };
+    desk.topics.set("large", 1_000);
+    desk.g.pass_ms(300);
+    assert_eq!(desk.beat(wanting_much("c")), Err(Fault::GroupTooLarge));
+    desk.g.pass_ms(1_000);
+    desk.beat(living("a", 1)).expect("it lives");
+    assert_eq!(epochs(&mut desk), (1, 1));
+
+    // A topic that grows does not end those who consume it: they go on with what they have.
+    let mut desk = Desk::new();
+    desk.g.config.consumer.records_bytes_max = 3_000;
+    desk.topics.set("large", 100);
+    desk.beat(wanting_much("a")).expect("it joins");
+    desk.topics.set("large", 1_000);
+    let a = desk.beat(living("a", 1)).expect("it lives");
+    assert_eq!((a.epoch, a.assignment), (1, None));
+    assert_eq!(epochs(&mut desk), (2, 1));
+    assert_eq!(desk.beat(wanting_much("b")), Err(Fault::GroupTooLarge));
+    let before = desk.g.log.len();
+    desk.beat(living("a", 1)).expect("it lives");
+    assert_eq!(desk.g.log.len(), before);
+}
+
 #[test]
 fn a_member_that_never_gives_up_is_out_also_after_a_failover() {
     let mut desk = Desk::new();
@@ -355,6 +436,21 @@ fn offsets_are_fenced_by_member_epochs() {
     assert_eq!(desk.fetch_as(Some(("a", 1))), Ok(Some(10)));
     assert_eq!(desk.fetch_as(Some(("a", 0))), Err(GroupFault::StaleMemberEpoch));
     assert_eq!(desk.fetch_as(Some(("x", 1))), Err(GroupFault::UnknownMemberId));
+
+    // Before version 9 a commit cannot say which epoch it means.
+    let old = |member: &str, generation| CommitOffsets {
+        group: "g".into(),
+        member: member.into(),
+        generation,
+        is_old: true,
+        topics: vec![("t".into(), vec![OffsetOf { offset: 5, ..OffsetOf::default() }])],
+        ..CommitOffsets::default()
+    };
+    for epoch in [0, 1, 2] {
+        assert_eq!(desk.g.commit_with(old("a", epoch)), Some(GroupFault::UnsupportedVersion));
+    }
+    assert_eq!(desk.g.commit_with(old("x", 1)), Some(GroupFault::UnknownMemberId));
+    assert_eq!(desk.fetch_as(None), Ok(Some(10)), "nothing came of it");
 
     // b comes, and a gives up half: it may still commit in its old epoch what it kept.
     desk.beat(joining("b")).expect("it joins");

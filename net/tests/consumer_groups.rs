@@ -144,6 +144,17 @@ async fn having(on: &Connection, member: &str, epoch: i32, id: TopicId, owned: &
 }
 
 async fn commit(on: &Connection, member: &str, epoch: i32, offset: i64) -> ErrorCode {
+    commit_in(on, 9, member, epoch, offset).await
+}
+
+/// The same in another version of the request.
+async fn commit_in(
+    on: &Connection,
+    version: i16,
+    member: &str,
+    epoch: i32,
+    offset: i64,
+) -> ErrorCode {
     let partitions = [OffsetCommitRequestPartition {
         partition_index: 0,
         committed_offset: offset,
@@ -158,13 +169,23 @@ async fn commit(on: &Connection, member: &str, epoch: i32, offset: i64) -> Error
         topics: (&topics).into(),
         ..Default::default()
     };
-    let answer = on.call(&request, 9).await;
+    let answer = on.call(&request, version).await;
     let response: OffsetCommitResponse<'_> = answer.read();
     let topic = response.topics.first().expect("one topic");
     topic.partitions.first().expect("one partition").error_code
 }
 
 async fn fetch(on: &Connection, member: Option<&str>, epoch: i32) -> Result<i64, ErrorCode> {
+    fetch_in(on, 9, member, epoch).await
+}
+
+/// The same in another version of the request.
+async fn fetch_in(
+    on: &Connection,
+    version: i16,
+    member: Option<&str>,
+    epoch: i32,
+) -> Result<i64, ErrorCode> {
     let partitions = [0];
     let partition_indexes = (&partitions).into();
     let topics = [OffsetFetchRequestTopics { name: "t", partition_indexes, ..Default::default() }];
@@ -175,7 +196,7 @@ async fn fetch(on: &Connection, member: Option<&str>, epoch: i32) -> Result<i64,
         topics: Some((&topics).into()),
     }];
     let request = OffsetFetchRequest { groups: (&groups).into(), ..Default::default() };
-    let answer = on.call(&request, 9).await;
+    let answer = on.call(&request, version).await;
     let response: OffsetFetchResponse<'_> = answer.read();
     let group = response.groups.first().expect("one group");
     if group.error_code != ErrorCode::None {
@@ -227,6 +248,14 @@ fn members_share_a_topic_and_go_on_after_a_restart() {
             assert_eq!(a, told(none, 1, Some(&[0, 1, 2, 3])));
             assert_eq!(beat(&on, living("a", 1)).await, told(none, 1, None));
             assert_eq!(commit(&on, "a", 1, 5).await, none);
+            // Versions before 9 know no member epochs: a member cannot commit in them, and who
+            // fetches in them is nobody in particular.
+            for version in 2..9 {
+                let code = commit_in(&on, version, "a", 1, 6).await;
+                assert_eq!(code, ErrorCode::UnsupportedVersion, "version {version}");
+                assert_eq!(commit_in(&on, version, "x", 1, 6).await, ErrorCode::UnknownMemberId);
+            }
+            assert_eq!(fetch_in(&on, 8, None, -1).await, Ok(5));
             let other = client.connect().await;
             assert_eq!(beat(&other, joining("b", &["t"])).await, told(none, 2, Some(&[])));
             assert_eq!(beat(&on, living("a", 1)).await, told(none, 1, Some(&[0, 1])));

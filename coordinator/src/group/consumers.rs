@@ -234,6 +234,10 @@ fn upgrade(
         life.take_up(&group, &seen.config.consumer, &scene.times, seen.at.now);
     }
     let beaten = heartbeat(name, Some(&group), &mut life, scene, beat, &mut effects)?;
+    let bytes: usize = records.iter().chain(&effects.records).map(consumer::Record::bytes).sum();
+    if bytes > seen.config.records_bytes_max {
+        return Err(Fault::GroupTooLarge);
+    }
     tracing::info!(group = %name, members = group.members().len(), "is a consumer group now");
     let mut live = soft.live.remove(name).expect("it was just there");
     if careful {

@@ -364,15 +364,15 @@ fn offsets_may_be_committed_by_those_who_have_the_partition() {
     desk.beat(joining("b")).expect("it joins");
     desk.beat(living("a", 1)).expect("it lives");
     let group = desk.group();
-    assert_eq!(group.check_commit("a", 1), Ok(()));
+    assert_eq!(group.check_commit("a", 1, false), Ok(()));
     assert_eq!(group.may_commit("a", 1, Some(topic), last), Ok(()), "while it gives it up");
     let ahead = Err(Fault::StaleMemberEpoch { epoch: 1, received: 2 });
-    assert_eq!(group.check_commit("a", 2), ahead);
-    assert_eq!(group.check_commit("x", 1), Err(Fault::UnknownMemberId));
-    assert_eq!(group.check_commit("", -1), Err(Fault::UnknownMemberId), "it has members");
+    assert_eq!(group.check_commit("a", 2, false), ahead);
+    assert_eq!(group.check_commit("x", 1, false), Err(Fault::UnknownMemberId));
+    assert_eq!(group.check_commit("", -1, false), Err(Fault::UnknownMemberId), "it has members");
     desk.beat(having("a", 1, &desk.of("t", 0..2))).expect("it lives");
     let group = desk.group();
-    assert_eq!(group.check_commit("a", 1), Ok(()));
+    assert_eq!(group.check_commit("a", 1, false), Ok(()));
     assert_eq!(
         group.may_commit("a", 1, Some(topic), first),
         Ok(()),
@@ -384,5 +384,5 @@ fn offsets_may_be_committed_by_those_who_have_the_partition() {
     assert_eq!((group.check_fetch(Some("a"), 2), group.check_fetch(None, -1)), (Ok(()), Ok(())));
     desk.beat(living("a", LEAVE_EPOCH)).expect("it leaves");
     desk.beat(living("b", LEAVE_EPOCH)).expect("it leaves");
-    assert_eq!(desk.group().check_commit("", -1), Ok(()), "nobody is in it");
+    assert_eq!(desk.group().check_commit("", -1, false), Ok(()), "nobody is in it");
 }

@@ -118,6 +118,7 @@ pub fn join(
     let Some(after) = draft.reconcile(soft, &id, Some(&owned)) else {
         return Err(Fault::UnknownMemberId);
     };
+    draft.check_size(soft)?;
     if replaced_another_kind && draft.downgrade(soft, out) {
         draft.finish(out);
         return Ok(Joined { member: id.to_string(), generation: after.epoch, protocol });

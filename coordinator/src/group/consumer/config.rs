@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::mutant::Mutant;
 use super::times::Bounds;
 use crate::group::assignor::Assignor;
+use crate::group::config::RECORDS_BYTES_MAX;
 
 /// Kafka's names in brackets; the defaults are Kafka's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,9 @@ pub struct ConsumerConfig {
     pub assignors: Vec<Assignor>,
     /// Which ways a group may go between protocols (`group.consumer.migration.policy`).
     pub migration: Migration,
+    /// Most bytes of records that one request may bring about
+    /// ([`crate::group::GroupConfig::records_bytes_max`]).
+    pub records_bytes_max: usize,
     /// A bug on purpose, for tests that prove that they would see it. `None` everywhere else.
     pub mutant: Option<Mutant>,
 }
@@ -57,6 +61,7 @@ impl Default for ConsumerConfig {
             classic_members_max: i32::MAX as usize,
             assignors: Assignor::ALL.to_vec(),
             migration: Migration::Bidirectional,
+            records_bytes_max: RECORDS_BYTES_MAX,
             mutant: None,
         }
     }

@@ -168,6 +168,7 @@ fn join_or_stay(
         (soft.topics_version, soft.assigned_at) = (None, None);
         return Err(Fault::FencedMemberEpoch { epoch: before.epoch, received: beat.epoch });
     };
+    draft.check_size(soft)?;
     let member = draft.group().member(&id).cloned().expect("it was just put there");
     soft.watch(&id, &member, &scene.times, scene.at.now);
 

@@ -69,6 +69,15 @@ impl Soft {
         }
     }
 
+    /// A decision comes to nothing that had stopped watching members: they are watched again.
+    pub(super) fn watch_again(&mut self, group: &ConsumerGroup, times: &Times, now: Instant) {
+        for (id, member) in group.members() {
+            if !self.by_alarm.contains_key(&(id.clone(), Alarm::Session)) {
+                self.watch(id, member, times, now);
+            }
+        }
+    }
+
     /// When [`super::expiry::expire`] wants to be called next.
     pub fn deadline(&self) -> Option<Instant> {
         self.by_time.first().map(|(at, ..)| *at)
