@@ -82,8 +82,8 @@ pub struct Soft {
     sweep: Sweep,
 }
 
-/// Longest name that a request may bring, in bytes, such as a group's: together with what is put behind it the log
-/// can hold it.
+/// Longest name that a request may bring, in bytes, such as a group's: together with what is put
+/// behind it the log can hold it.
 pub const NAME_BYTES_MAX: usize = STRING_BYTES_MAX - 64;
 
 impl Machine for Groups {

@@ -340,36 +340,57 @@ fn what_one_batch_does_not_hold_is_refused_to_who_wants_it() {
     assert_eq!(desk.beat(living("a", 1)).expect("it lives").epoch, 1);
     assert_eq!(desk.beat(living("c", 1)), Err(Fault::UnknownMemberId));
     desk.beat(joining("b")).expect("it joins");
+}
 
-    // A static member that would come back with too much is still there as it was.
-    let mut desk = desk_with(bytes - 1);
+/// How many members there are after the session of a static one that went away, whose successor was
+/// refused because it wants too much.
+fn left_after_a_refused_return(mutant: Option<Mutant>) -> usize {
+    let mut desk = Desk::new();
+    desk.g.config.consumer.mutant = mutant;
+    desk.topics.set("large", 1_000);
+    desk.beat(joining("a")).expect("it joins");
     let named = |beat: Beat| Beat { instance: Some("i".into()), ..beat };
     desk.beat(named(joining("s"))).expect("it joins");
     desk.beat(named(living("s", -2))).expect("it goes away for a while");
+    desk.g.config.consumer.records_bytes_max = 3_000;
     assert_eq!(desk.beat(named(wanting_much("s2"))), Err(Fault::GroupTooLarge));
     desk.g.pass_ms(44_900);
     desk.beat(living("a", 1)).expect("it lives");
     assert_eq!(desk.describe().expect("it is there").members.len(), 2);
     desk.g.pass_ms(200);
     desk.beat(living("a", 1)).expect("it lives");
-    assert_eq!(desk.describe().expect("it is there").members.len(), 1, "its session ended");
+    desk.describe().expect("it is there").members.len()
+}
+
+#[test]
+fn who_could_not_be_replaced_keeps_its_place_for_its_session() {
+    assert_eq!(left_after_a_refused_return(None), 1);
+    assert_eq!(left_after_a_refused_return(Some(Mutant::RefusedPlaceForgotten)), 2, "for ever");
 }
 
 #[test]
 fn a_target_that_is_made_later_is_refused_to_who_wants_it_all_the_same() {
-    let mut desk = Desk::with(GroupConfig::default());
-    desk.g.config.consumer.records_bytes_max = 3_000;
-    desk.beat(joining("a")).expect("it joins");
     let epochs = |desk: &mut Desk| {
         let described = desk.describe().expect("it is there");
         (described.epoch, described.assignment_epoch)
     };
-    desk.topics.set("large", 1_000);
-    desk.g.pass_ms(300);
-    assert_eq!(desk.beat(wanting_much("c")), Err(Fault::GroupTooLarge));
-    desk.g.pass_ms(1_000);
-    desk.beat(living("a", 1)).expect("it lives");
-    assert_eq!(epochs(&mut desk), (1, 1));
+    let late = |mutant: Option<Mutant>| {
+        let mut desk = Desk::with(GroupConfig::default());
+        desk.g.config.consumer.records_bytes_max = 3_000;
+        desk.g.config.consumer.mutant = mutant;
+        desk.beat(joining("a")).expect("it joins");
+        desk.topics.set("large", 1_000);
+        desk.g.pass_ms(300);
+        let joined = desk.beat(wanting_much("c")).map(|told| told.epoch);
+        for _ in 0..3 {
+            desk.g.pass_ms(1_000);
+            desk.beat(living("a", 1)).expect("it lives");
+        }
+        (joined, epochs(&mut desk))
+    };
+    assert_eq!(late(None), (Err(Fault::GroupTooLarge), (1, 1)));
+    let (joined, epochs_then) = late(Some(Mutant::LateTargetUnchecked));
+    assert!(joined.is_ok() && epochs_then == (2, 1), "{epochs_then:?}: it never gets anything");
 
     // A topic that grows does not end those who consume it: they go on with what they have.
     let mut desk = Desk::new();

@@ -529,6 +529,12 @@ fn a_group_goes_by_settings_of_its_own_also_after_a_restart() {
             assert_eq!(configure(&on, "g", session, None, false).await.0, none);
             assert_eq!(configure(&on, "g", beats, None, false).await.0, none);
             assert_eq!(interval(&on, "a", 1).await, (none, 5_000));
+        });
+        broker.restart(End::Kill);
+        broker.client(async |client| {
+            let on = client.connect().await;
+            find(&client, &on).await;
+            // Nor is anybody kept for longer who might have had a longer session.
             client.sleep(Duration::from_secs(46)).await;
             assert_eq!(interval(&on, "a", 1).await.0, ErrorCode::UnknownMemberId);
         });

@@ -50,8 +50,8 @@ impl Default for GroupConfig {
     }
 }
 
-/// Most bytes of records that one request may bring about: a batch of the internal topic, as in Kafka
-/// (its `max.message.bytes`).
+/// Most bytes of records that one request may bring about: a batch of the internal topic, as in
+/// Kafka (its `max.message.bytes`).
 pub const RECORDS_BYTES_MAX: usize = 1 << 20;
 
 /// How long a new member's first JoinGroup may be parked: it cannot send heartbeats before, so

@@ -1,5 +1,5 @@
-//! AlterConfigs and IncrementalAlterConfigs: topics and groups change their settings; brokers do not
-//! while they run. Kafka's `ConfigAdminManager.preprocess`, then its controller.
+//! AlterConfigs and IncrementalAlterConfigs: topics and groups change their settings; brokers do
+//! not while they run. Kafka's `ConfigAdminManager.preprocess`, then its controller.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -164,7 +164,8 @@ async fn decide<E: NetEnv>(
     }
 }
 
-/// What is said to changes of anything but a topic or a group: a broker takes those that change nothing.
+/// What is said to changes of anything but a topic or a group: a broker takes those that change
+/// nothing.
 fn of_another(me: i32, wanted: &Wanted<'_>) -> Result<(), Refused> {
     let name = wanted.resource_name;
     let invalid = |message| Err((ErrorCode::InvalidRequest, message));

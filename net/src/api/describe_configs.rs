@@ -1,5 +1,5 @@
-//! DescribeConfigs: settings of topics, of groups and of this broker, each with its value, where the value
-//! comes from, what else it could be, and what it does.
+//! DescribeConfigs: settings of topics, of groups and of this broker, each with its value, where the
+//! value comes from, what else it could be, and what it does.
 //!
 //! Topics and the broker have the same settings under different names: the engine's table knows
 //! both. Deliberately absent: settings that change while the broker runs (all of the broker's are

@@ -200,6 +200,9 @@ impl<'a> Draft<'a> {
         /// What a topic takes in it, and what a partition.
         const TOPIC_BYTES: usize = 24;
         const PARTITION_BYTES: usize = 4;
+        if self.scene.config.mutant == Some(Mutant::LateTargetUnchecked) {
+            return false;
+        }
         let group = self.group();
         let wanted = group.wanted_by_any(self.scene.topics);
         let counts = wanted.iter().map(|(_, count)| usize::try_from(*count).unwrap_or(0));
@@ -222,10 +225,11 @@ impl<'a> Draft<'a> {
         if !self.is_too_large && self.bytes(&self.changes) <= most {
             return Ok(());
         }
-        tracing::warn!(group = %self.name, most, "a member wants more than a batch of the log holds");
+        tracing::warn!(group = %self.name, most, "a member wants more than a batch holds");
         // What was looked at has to be looked at again, and whoever was to go is still there.
         (soft.topics_version, soft.assigned_at) = (None, None);
-        if let Some(group) = self.before {
+        let forgets = self.scene.config.mutant == Some(Mutant::RefusedPlaceForgotten);
+        if let Some(group) = self.before.filter(|_| !forgets) {
             soft.watch_again(group, &self.scene.times, self.scene.at.now);
         }
         Err(Fault::GroupTooLarge)
