@@ -17,8 +17,8 @@
 //!   as the group is there.
 //! * **EveryoneIsServed**: once faults end, every member that behaves gets an assignment.
 //!
-//! It knows not the wire, which `net` looks at. Which topics there are it is shown with requests
-//! ([`consumer::topics::View`]).
+//! It knows not the wire, which `net` looks at. Which topics there are, and which settings groups
+//! have of their own, it is shown with requests ([`consumer::topics::View`]).
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
