@@ -70,7 +70,7 @@ pub struct Topic {
     /// Its partitions, by index; never empty.
     pub partitions: Vec<Partition>,
     /// Settings that differ from the brokers', by name.
-    pub overrides: BTreeMap<String, String>,
+    pub overrides: Overrides,
 }
 
 impl Topic {
@@ -85,12 +85,7 @@ impl Topic {
     }
 
     pub(crate) fn change_overrides(&mut self, changes: &[(String, Option<String>)]) {
-        for (name, value) in changes {
-            match value {
-                Some(value) => self.overrides.insert(name.clone(), value.clone()),
-                None => self.overrides.remove(name),
-            };
-        }
+        change_overrides(&mut self.overrides, changes);
     }
 
     /// How many replicas its first partition has, which is what Kafka shows.
@@ -108,6 +103,9 @@ pub struct DeletedTopic {
     pub holders: Vec<BrokerId>,
 }
 
+/// Settings that differ from the brokers', by name.
+pub type Overrides = BTreeMap<String, String>;
+
 /// The whole of it.
 #[derive(Clone, Default, Debug)]
 pub struct Cluster {
@@ -121,6 +119,8 @@ pub struct Cluster {
     /// For names with `.` or `_`: the name with all `_` → the name. See [`Cluster::colliding`].
     unified: SharedMap<Arc<str>, Arc<str>>,
     deleted: SharedMap<TopicId, Arc<DeletedTopic>>,
+    /// Groups that have settings of their own: those, by name; never none.
+    groups: SharedMap<Arc<str>, Arc<Overrides>>,
     partitions: usize,
     last_broker_epoch: BrokerEpoch,
     next_producer_id: i64,
@@ -133,6 +133,7 @@ impl PartialEq for Cluster {
             && self.features == other.features
             && self.by_id.iter().eq(other.by_id.iter())
             && self.deleted.iter().eq(other.deleted.iter())
+            && self.groups.iter().eq(other.groups.iter())
             && self.last_broker_epoch == other.last_broker_epoch
             && self.next_producer_id == other.next_producer_id
     }
@@ -220,6 +221,21 @@ impl Cluster {
         self.deleted.len()
     }
 
+    /// The settings that a group has of its own, if any.
+    pub fn group_overrides(&self, group: &str) -> Option<&Overrides> {
+        self.groups.get(group).map(|overrides| &**overrides)
+    }
+
+    /// Groups with settings of their own, by name. Such a group need not be there.
+    pub fn configured_groups(&self) -> impl Iterator<Item = (&Arc<str>, &Overrides)> {
+        self.groups.iter().map(|(name, overrides)| (name, &**overrides))
+    }
+
+    /// How many groups have settings of their own.
+    pub fn configured_group_count(&self) -> usize {
+        self.groups.len()
+    }
+
     /// The first producer id that was never given out.
     pub fn next_producer_id(&self) -> ProducerId {
         ProducerId(self.next_producer_id)
@@ -240,6 +256,10 @@ impl Cluster {
 
     pub(crate) fn features_by_name(&self) -> &Arc<BTreeMap<String, i16>> {
         &self.features
+    }
+
+    pub(crate) fn groups_by_name(&self) -> &SharedMap<Arc<str>, Arc<Overrides>> {
+        &self.groups
     }
 
     pub(crate) fn deleted_by_id(&self) -> &SharedMap<TopicId, Arc<DeletedTopic>> {
@@ -282,6 +302,7 @@ impl Cluster {
             Record::TopicOverridesChanged { topic, changes } => {
                 self.change_topic(*topic, |topic| topic.change_overrides(changes));
             }
+            Record::GroupOverridesChanged { group, changes } => self.change_group(group, changes),
             Record::TopicDeleted { topic } => self.delete_topic(*topic),
             Record::TopicPurged { topic, broker } => self.purge_topic(*topic, *broker),
             Record::ProducerIdsAllocated { next, .. } => {
@@ -390,6 +411,15 @@ impl Cluster {
         self.by_id.insert(id, topic);
     }
 
+    fn change_group(&mut self, group: &str, changes: &[(String, Option<String>)]) {
+        let mut overrides = self.group_overrides(group).cloned().unwrap_or_default();
+        change_overrides(&mut overrides, changes);
+        match overrides.is_empty() {
+            true => self.groups.remove(group),
+            false => self.groups.insert(group.into(), Arc::new(overrides)),
+        };
+    }
+
     fn delete_topic(&mut self, id: TopicId) {
         let topic = self.by_id.remove(&id).unwrap_or_else(|| panic!("no topic {id}"));
         self.by_name.remove(&topic.name);
@@ -434,6 +464,9 @@ impl Cluster {
         for (id, topic) in parts.deleted {
             cluster.deleted.insert(id, Arc::new(topic));
         }
+        for (name, overrides) in parts.groups {
+            cluster.groups.insert(name.into(), Arc::new(overrides));
+        }
         cluster
     }
 }
@@ -445,8 +478,18 @@ pub(crate) struct Parts {
     pub features: BTreeMap<String, i16>,
     pub topics: Vec<Topic>,
     pub deleted: Vec<(TopicId, DeletedTopic)>,
+    pub groups: Vec<(String, Overrides)>,
     pub last_broker_epoch: BrokerEpoch,
     pub next_producer_id: ProducerId,
+}
+
+fn change_overrides(overrides: &mut Overrides, changes: &[(String, Option<String>)]) {
+    for (name, value) in changes {
+        match value {
+            Some(value) => overrides.insert(name.clone(), value.clone()),
+            None => overrides.remove(name),
+        };
+    }
 }
 
 /// `name` with `_` for each `.`, if it has one of them.

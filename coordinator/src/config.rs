@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::controller::Mutant;
+use crate::group::consumer::times::Bounds;
 
 /// How many producer ids a broker is given at once; Kafka's `ProducerIdsBlock`.
 pub const PRODUCER_ID_BLOCK: i64 = 1000;
@@ -38,8 +39,12 @@ pub struct Config {
     pub deleted_topics_max: usize,
     /// Most brokers.
     pub brokers_max: usize,
-    /// Longest name or value of one topic override, in bytes.
+    /// Longest name or value of one override, in bytes.
     pub override_bytes_max: usize,
+    /// Most groups that have settings of their own.
+    pub configured_groups_max: usize,
+    /// Between what groups may have times of their own.
+    pub group_times: Bounds,
     /// Bytes of metadata records after which a snapshot is taken
     /// (`metadata.log.max.record.bytes.between.snapshots`).
     pub snapshot_bytes: u64,
@@ -77,6 +82,8 @@ impl Default for Config {
             deleted_topics_max: 100_000,
             brokers_max: 1_000,
             override_bytes_max: 1024,
+            configured_groups_max: 100_000,
+            group_times: Bounds::default(),
             snapshot_bytes: 20 << 20,
             session_timeout: Some(Duration::from_millis(1500)),
             leader_rebalance: Some(Duration::from_secs(300)),

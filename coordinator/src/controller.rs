@@ -107,6 +107,9 @@ impl Machine for Controller {
             Request::AlterConfigs { topics, validate_only } => {
                 Reply::AlteredConfigs(configs::alter(seen, topics, validate_only, records))
             }
+            Request::AlterGroupConfigs { groups, validate_only } => {
+                Reply::AlteredConfigs(configs::alter_groups(seen, groups, validate_only, records))
+            }
             Request::AllocateProducerIds { broker, epoch } => Reply::AllocatedProducerIds(
                 producer_ids::allocate(seen.hard, broker, epoch, records),
             ),

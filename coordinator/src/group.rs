@@ -17,8 +17,8 @@
 //!   as the group is there.
 //! * **EveryoneIsServed**: once faults end, every member that behaves gets an assignment.
 //!
-//! It knows not the wire, which `net` looks at. Which topics there are it is shown with requests
-//! ([`consumer::topics::View`]).
+//! It knows not the wire, which `net` looks at. Which topics there are, and which settings groups
+//! have of their own, it is shown with requests ([`consumer::topics::View`]).
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -82,9 +82,9 @@ pub struct Soft {
     sweep: Sweep,
 }
 
-/// Longest name that a request may bring, in bytes: together with what is put behind it the log
-/// can hold it.
-const NAME_BYTES_MAX: usize = STRING_BYTES_MAX - 64;
+/// Longest name that a request may bring, in bytes, such as a group's: together with what is put
+/// behind it the log can hold it.
+pub const NAME_BYTES_MAX: usize = STRING_BYTES_MAX - 64;
 
 impl Machine for Groups {
     type Config = GroupConfig;
@@ -124,6 +124,7 @@ impl Machine for Groups {
             | Request::Describe(_)
             | Request::DescribeConsumers(_)
             | Request::List(_)
+            | Request::See(_)
             | Request::ForgetTopics(_) => false,
         }
     }
@@ -171,6 +172,10 @@ impl Machine for Groups {
             }
             Request::List(list) => Reply::Listed(describe::list(seen.hard, soft, &list)),
             Request::Delete(names) => Reply::Deleted(decide_delete(seen, soft, names, out)),
+            Request::See(view) => {
+                soft.see(seen, view);
+                Reply::Seen
+            }
             Request::ForgetTopics(topics) => {
                 let at = (seen.at.wall, seen.at.now);
                 soft.sweep.forget(topics, at, &mut soft.timers);
@@ -291,7 +296,7 @@ fn decide_join(
     mut join: Join,
     out: &mut Outcome<Groups>,
 ) {
-    soft.see(std::mem::take(&mut join.topics));
+    soft.see(seen, std::mem::take(&mut join.topics));
     // A consumer group without members makes room for a classic one.
     let (mut is_there, mut makes_room) = (soft.live.contains_key(&*join.group), Vec::new());
     let found = seen.hard.groups.find(&join.group);
@@ -339,7 +344,7 @@ fn decide_sync(
     mut sync: Sync,
     out: &mut Outcome<Groups>,
 ) {
-    soft.see(std::mem::take(&mut sync.topics));
+    soft.see(seen, std::mem::take(&mut sync.topics));
     if let Some(found) = consumers::find(seen.hard, &sync.group) {
         return out.reply(from, Reply::Synced(consumers::decide_sync(seen, soft, found, sync)));
     }
@@ -362,7 +367,7 @@ fn decide_heartbeat(
     mut beat: Heartbeat,
     out: &mut Outcome<Groups>,
 ) {
-    soft.see(std::mem::take(&mut beat.topics));
+    soft.see(seen, std::mem::take(&mut beat.topics));
     if let Some(found) = consumers::find(seen.hard, &beat.group) {
         let answer = consumers::decide_classic_heartbeat(seen, soft, found, beat);
         return match answer {
@@ -387,7 +392,7 @@ fn decide_leave(
     out: &mut Outcome<Groups>,
 ) -> Result<Vec<Left>, GroupFault> {
     check_name(&leave.group)?;
-    soft.see(std::mem::take(&mut leave.topics));
+    soft.see(seen, std::mem::take(&mut leave.topics));
     if let Some(found) = consumers::find(seen.hard, &leave.group) {
         return Ok(consumers::decide_leave(seen, soft, found, leave, out));
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use engine::ids::{BrokerId, Offset, PartitionIndex, TopicId};
 
-use crate::cluster::{Broker, Cluster, ClusterId, Partition, Topic};
+use crate::cluster::{Broker, Cluster, ClusterId, Overrides, Partition, Topic};
 use crate::records::Record;
 
 pub mod delta;
@@ -79,6 +79,11 @@ impl Image {
     /// All topics, by name.
     pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
         self.cluster.topics()
+    }
+
+    /// The settings that a group has of its own, if any.
+    pub fn group_overrides(&self, group: &str) -> Option<&Overrides> {
+        self.cluster.group_overrides(group)
     }
 
     /// One partition of a topic by identity.

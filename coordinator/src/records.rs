@@ -82,6 +82,13 @@ pub enum Record {
         /// Names with their new values; `None`: no longer overridden.
         changes: Vec<(String, Option<String>)>,
     },
+    /// A group's own settings changed.
+    GroupOverridesChanged {
+        /// The group.
+        group: String,
+        /// Names with their new values; `None`: the broker's again.
+        changes: Vec<(String, Option<String>)>,
+    },
     /// A topic is no more; its replicas' brokers are to remove its files.
     TopicDeleted {
         /// The topic.

@@ -485,6 +485,9 @@ async fn load<E: Env, M: Machine>(inner: Rc<Inner<E, M>>) {
         _ if inner.decided.is_closed() => {}
         Err(_) if !inner.journal.is_led() => inner.end(RequestError::NotCoordinator),
         Err(error) => {
+            // It is not tried again in this term, as in Kafka (`CoordinatorRuntime`, where it is
+            // FAILED and answers NOT_COORDINATOR until the next leader epoch): what was read here
+            // is what would be read again. Who takes over reads another replica.
             tracing::error!(%error, "a machine's log cannot be loaded");
             inner.end(RequestError::Ended(error.to_string()));
         }

@@ -6,12 +6,15 @@ mod alone;
 #[path = "groups/topics.rs"]
 mod topics;
 
+use std::time::Duration;
+
 use alone::*;
 use coordinator::group::assignor::Partitions;
 use coordinator::group::consumer::config::Migration;
 use coordinator::group::consumer::embedded::{self, Named};
 use coordinator::group::consumer::heartbeat::{Beaten, Heartbeat as Beat};
-use coordinator::group::consumer::{Fault, JOIN_EPOCH, LEAVE_EPOCH};
+use coordinator::group::consumer::times::{Bounds, Own};
+use coordinator::group::consumer::{Fault, JOIN_EPOCH, LEAVE_EPOCH, Mutant};
 use coordinator::group::records::Record;
 use coordinator::group::request::*;
 use coordinator::group::{Group, GroupConfig};
@@ -27,7 +30,14 @@ struct Desk {
 
 impl Desk {
     fn new() -> Desk {
-        Desk { g: Alone::new(GroupConfig::default()), topics: Table::new(&[("t", 4), ("u", 2)]) }
+        let mut config = GroupConfig::default();
+        // What a step leads to is seen at once.
+        config.consumer.times.usual.assignment_interval = Duration::ZERO;
+        Desk::with(config)
+    }
+
+    fn with(config: GroupConfig) -> Desk {
+        Desk { g: Alone::new(config), topics: Table::new(&[("t", 4), ("u", 2)]) }
     }
 
     fn beat(&mut self, beat: Beat) -> Result<Beaten, Fault> {
@@ -36,6 +46,11 @@ impl Desk {
             Reply::ConsumerHeartbeat(answer) => answer,
             other => panic!("{other:?}"),
         }
+    }
+
+    /// The machine is shown the topics and settings, as it is when it is loaded.
+    fn see(&mut self) {
+        assert_eq!(self.g.now(Request::See(self.topics.view())), Reply::Seen);
     }
 
     fn classic_join(&mut self, join: Join) -> Joined {
@@ -183,6 +198,7 @@ fn members_share_and_go_on_after_a_failover() {
 
     // Silence ends a membership, also after a failover before anybody has asked anything.
     desk.g.fail_over();
+    desk.see();
     desk.g.pass_ms(44_900);
     assert_eq!(desk.describe().expect("it is there").members.len(), 2);
     desk.g.pass_ms(200);
@@ -190,6 +206,205 @@ fn members_share_and_go_on_after_a_failover() {
     assert_eq!((described.state, described.members.len()), ("Empty", 0));
     assert_eq!(desk.beat(living("a", 2)), Err(Fault::UnknownMemberId));
     assert_eq!(desk.beat(joining("a")).expect("it joins").assignment.map(|all| all.len()), Some(1));
+}
+
+/// A group of `a` on brokers whose sessions are of 6 to 60 seconds, usually the shortest.
+fn with_own(own: Own, mutant: Option<Mutant>) -> Desk {
+    let mut config = GroupConfig::default();
+    config.consumer.times.min.session = Duration::from_secs(6);
+    config.consumer.times.usual.session = Duration::from_secs(6);
+    config.consumer.mutant = mutant;
+    let mut desk = Desk::with(config);
+    desk.topics.set_own("g", own);
+    desk.topics.set_own("another", Own { session: Some(Duration::from_secs(9)), ..own });
+    desk.beat(joining("a")).expect("it joins");
+    desk
+}
+
+fn slow() -> Own {
+    let (session, interval) = (Some(Duration::from_secs(60)), Some(Duration::from_secs(15)));
+    Own { session, heartbeat_interval: interval, ..Own::default() }
+}
+
+#[test]
+fn a_group_goes_by_its_own_times_and_is_told_when_they_change() {
+    let mut desk = with_own(slow(), None);
+    for _ in 0..3 {
+        desk.g.pass_ms(59_900);
+        let told = desk.beat(living("a", 1)).expect("its session is its group's");
+        assert_eq!(told.interval, Duration::from_secs(15));
+    }
+    // From its next heartbeat on: the broker's.
+    desk.topics.set_own("g", Own::default());
+    desk.g.pass_ms(59_900);
+    let told = desk.beat(living("a", 1)).expect("it was told 15 seconds");
+    assert_eq!(told.interval, Duration::from_secs(5));
+    desk.g.pass_ms(5_900);
+    desk.beat(living("a", 1)).expect("it lives");
+    desk.g.pass_ms(6_100);
+    assert_eq!(desk.beat(living("a", 1)), Err(Fault::UnknownMemberId));
+
+    // What a broker's bounds do not allow is brought near.
+    let (long, short) = (Duration::from_secs(100), Duration::from_secs(1));
+    let own = Own { session: Some(long), heartbeat_interval: Some(short), ..Own::default() };
+    let mut desk = with_own(own, None);
+    let told = desk.beat(living("a", 1)).expect("it lives");
+    assert_eq!(told.interval, Bounds::default().min.heartbeat_interval);
+    desk.g.pass_ms(59_900);
+    desk.beat(living("a", 1)).expect("it lives");
+    desk.g.pass_ms(60_100);
+    assert_eq!(desk.beat(living("a", 1)), Err(Fault::UnknownMemberId));
+}
+
+#[test]
+fn a_machine_that_takes_over_does_not_end_what_it_does_not_know() {
+    let after = |own: Own, mutant: Option<Mutant>, sees: bool, millis: u64| {
+        let mut desk = with_own(own, mutant);
+        desk.g.fail_over();
+        desk.g.pass_ms(10);
+        if sees {
+            desk.see();
+        }
+        desk.g.pass_ms(millis);
+        desk.beat(living("a", 1)).map(|told| told.interval.as_secs())
+    };
+    let (gone, usual) = (Err(Fault::UnknownMemberId), Own::default());
+    // Its own session is longer than the broker's; nobody has shown it.
+    assert_eq!(after(slow(), None, false, 15_000), Ok(15));
+    assert_eq!(after(slow(), Some(Mutant::OwnTimesForgotten), false, 15_000), gone);
+    assert_eq!(after(slow(), None, false, 60_000), gone, "the longest that there can be");
+    // As soon as it is shown, everybody has what they have.
+    assert_eq!(after(slow(), None, true, 59_900), Ok(15));
+    assert_eq!(after(usual, None, true, 5_900), Ok(5));
+    assert_eq!(after(usual, None, true, 6_000), gone);
+}
+
+#[test]
+fn members_who_come_at_once_share_a_target() {
+    let mut desk = Desk::with(GroupConfig::default());
+    let epochs = |desk: &mut Desk| {
+        let described = desk.describe().expect("it is there");
+        (described.epoch, described.assignment_epoch)
+    };
+    let a = desk.beat(joining("a")).expect("it joins");
+    assert_eq!(a.assignment, Some(desk.topics.of("t", 0..4)), "the first is assigned at once");
+    for member in ["b", "c", "d"] {
+        desk.g.pass_ms(300);
+        desk.beat(joining(member)).expect("it joins");
+    }
+    assert_eq!(epochs(&mut desk), (4, 1));
+    desk.g.pass_ms(99);
+    desk.beat(living("a", 1)).expect("it lives");
+    assert_eq!(epochs(&mut desk), (4, 1), "a second is not over");
+    desk.g.pass_ms(1);
+    desk.beat(living("a", 1)).expect("it lives");
+    assert_eq!(epochs(&mut desk), (4, 4));
+    // A group of its own mind.
+    desk.topics.set_own("g", Own { assignment_interval: Some(Duration::ZERO), ..Own::default() });
+    desk.beat(joining("e")).expect("it joins");
+    assert_eq!(epochs(&mut desk), (5, 5));
+}
+
+/// `c` wants topic "large".
+fn wanting_much(member: &str) -> Beat {
+    Beat { topics: Some(vec!["large".into()]), ..joining(member) }
+}
+
+#[test]
+fn what_one_batch_does_not_hold_is_refused_to_who_wants_it() {
+    let desk_with = |most: usize| {
+        let mut desk = Desk::new();
+        desk.beat(joining("a")).expect("it joins");
+        desk.topics.set("large", 1_000);
+        desk.g.config.consumer.records_bytes_max = most;
+        desk
+    };
+    // How much it is.
+    let mut desk = desk_with(1 << 20);
+    let before = desk.g.log.len();
+    desk.beat(wanting_much("c")).expect("it joins");
+    let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+    let written = desk.g.log[before..].iter();
+    let bytes: usize = written.map(|(key, value)| len(key) + len(value) + 64).sum();
+    assert!(bytes > 4_000, "four bytes a partition");
+
+    let mut desk = desk_with(bytes);
+    let all = desk.topics.of("large", 0..1_000);
+    assert_eq!(desk.beat(wanting_much("c")).expect("just as much").assignment, Some(all));
+    let mut desk = desk_with(bytes - 1);
+    let described = desk.describe().expect("it is there");
+    let before = desk.g.log.len();
+    assert_eq!(desk.beat(wanting_much("c")), Err(Fault::GroupTooLarge));
+    assert_eq!((desk.g.log.len(), desk.describe().expect("it is there")), (before, described));
+    // The others go on, and whoever wants less.
+    assert_eq!(desk.beat(living("a", 1)).expect("it lives").epoch, 1);
+    assert_eq!(desk.beat(living("c", 1)), Err(Fault::UnknownMemberId));
+    desk.beat(joining("b")).expect("it joins");
+}
+
+/// How many members there are after the session of a static one that went away, whose successor was
+/// refused because it wants too much.
+fn left_after_a_refused_return(mutant: Option<Mutant>) -> usize {
+    let mut desk = Desk::new();
+    desk.g.config.consumer.mutant = mutant;
+    desk.topics.set("large", 1_000);
+    desk.beat(joining("a")).expect("it joins");
+    let named = |beat: Beat| Beat { instance: Some("i".into()), ..beat };
+    desk.beat(named(joining("s"))).expect("it joins");
+    desk.beat(named(living("s", -2))).expect("it goes away for a while");
+    desk.g.config.consumer.records_bytes_max = 3_000;
+    assert_eq!(desk.beat(named(wanting_much("s2"))), Err(Fault::GroupTooLarge));
+    desk.g.pass_ms(44_900);
+    desk.beat(living("a", 1)).expect("it lives");
+    assert_eq!(desk.describe().expect("it is there").members.len(), 2);
+    desk.g.pass_ms(200);
+    desk.beat(living("a", 1)).expect("it lives");
+    desk.describe().expect("it is there").members.len()
+}
+
+#[test]
+fn who_could_not_be_replaced_keeps_its_place_for_its_session() {
+    assert_eq!(left_after_a_refused_return(None), 1);
+    assert_eq!(left_after_a_refused_return(Some(Mutant::RefusedPlaceForgotten)), 2, "for ever");
+}
+
+#[test]
+fn a_target_that_is_made_later_is_refused_to_who_wants_it_all_the_same() {
+    let epochs = |desk: &mut Desk| {
+        let described = desk.describe().expect("it is there");
+        (described.epoch, described.assignment_epoch)
+    };
+    let late = |mutant: Option<Mutant>| {
+        let mut desk = Desk::with(GroupConfig::default());
+        desk.g.config.consumer.records_bytes_max = 3_000;
+        desk.g.config.consumer.mutant = mutant;
+        desk.beat(joining("a")).expect("it joins");
+        desk.topics.set("large", 1_000);
+        desk.g.pass_ms(300);
+        let joined = desk.beat(wanting_much("c")).map(|told| told.epoch);
+        for _ in 0..3 {
+            desk.g.pass_ms(1_000);
+            desk.beat(living("a", 1)).expect("it lives");
+        }
+        (joined, epochs(&mut desk))
+    };
+    assert_eq!(late(None), (Err(Fault::GroupTooLarge), (1, 1)));
+    let (joined, epochs_then) = late(Some(Mutant::LateTargetUnchecked));
+    assert!(joined.is_ok() && epochs_then == (2, 1), "{epochs_then:?}: it never gets anything");
+
+    // A topic that grows does not end those who consume it: they go on with what they have.
+    let mut desk = Desk::new();
+    desk.g.config.consumer.records_bytes_max = 3_000;
+    desk.topics.set("large", 100);
+    desk.beat(wanting_much("a")).expect("it joins");
+    desk.topics.set("large", 1_000);
+    let a = desk.beat(living("a", 1)).expect("it lives");
+    assert_eq!((a.epoch, a.assignment), (1, None));
+    assert_eq!(epochs(&mut desk), (2, 1));
+    assert_eq!(desk.beat(wanting_much("b")), Err(Fault::GroupTooLarge));
+    let before = desk.g.log.len();
+    desk.beat(living("a", 1)).expect("it lives");
+    assert_eq!(desk.g.log.len(), before);
 }
 
 #[test]
@@ -242,6 +457,21 @@ fn offsets_are_fenced_by_member_epochs() {
     assert_eq!(desk.fetch_as(Some(("a", 1))), Ok(Some(10)));
     assert_eq!(desk.fetch_as(Some(("a", 0))), Err(GroupFault::StaleMemberEpoch));
     assert_eq!(desk.fetch_as(Some(("x", 1))), Err(GroupFault::UnknownMemberId));
+
+    // Before version 9 a commit cannot say which epoch it means.
+    let old = |member: &str, generation| CommitOffsets {
+        group: "g".into(),
+        member: member.into(),
+        generation,
+        is_old: true,
+        topics: vec![("t".into(), vec![OffsetOf { offset: 5, ..OffsetOf::default() }])],
+        ..CommitOffsets::default()
+    };
+    for epoch in [0, 1, 2] {
+        assert_eq!(desk.g.commit_with(old("a", epoch)), Some(GroupFault::UnsupportedVersion));
+    }
+    assert_eq!(desk.g.commit_with(old("x", 1)), Some(GroupFault::UnknownMemberId));
+    assert_eq!(desk.fetch_as(None), Ok(Some(10)), "nothing came of it");
 
     // b comes, and a gives up half: it may still commit in its old epoch what it kept.
     desk.beat(joining("b")).expect("it joins");

@@ -7,9 +7,15 @@ use alone::*;
 use coordinator::cluster::ClusterId;
 use coordinator::config::Config;
 use coordinator::controller::{
-    Assignment, Change, Edit, MorePartitions, NewTopic, Reply, Request, TopicRef, Why,
+    Assignment, Change, ConfigChange, Edit, MorePartitions, NewTopic, Refusal, Reply, Request,
+    TopicRef, Why,
 };
-use engine::ids::{BrokerEpoch, BrokerId, LeaderEpoch, PartitionIndex, ProducerId, TopicId};
+use coordinator::image::Image;
+use coordinator::image::delta::Delta;
+use coordinator::records::snapshot;
+use engine::ids::{
+    BrokerEpoch, BrokerId, LeaderEpoch, Offset, PartitionIndex, ProducerId, TopicId,
+};
 
 fn brokers(ids: &[i32]) -> Vec<BrokerId> {
     ids.iter().copied().map(BrokerId).collect()
@@ -317,4 +323,81 @@ fn a_broker_of_another_cluster_is_refused() {
     assert_eq!(fresh.cluster.id().unwrap().as_str(), "another", "the first brings its own");
     let reply = fresh.ask(Request::RegisterBroker(registration(3)));
     assert!(matches!(reply, Reply::Registered(Err(refusal)) if refusal.why == Why::LimitReached));
+}
+
+#[test]
+fn groups_have_settings_of_their_own() {
+    let mut c = Alone::with_brokers(1);
+    let session = "consumer.session.timeout.ms";
+    let set = |name: &str, value: &str| {
+        Change::Edit(vec![(name.to_string(), Edit::Set(Some(value.into())))])
+    };
+    let why = |altered: Result<(), Refusal>| altered.map_err(|refusal| refusal.why);
+    assert_eq!(c.alter_group("g", set(session, "50000")), Ok(()), "it need not be there");
+    let own = |c: &Alone| c.cluster.group_overrides("g").cloned().unwrap_or_default();
+    assert_eq!(own(&c), [(session.to_string(), "50000".to_string())].into());
+    let end = c.log.len();
+    assert_eq!(c.alter_group("g", set(session, "50000")), Ok(()));
+    assert_eq!(c.log.len(), end, "it was true already");
+
+    // What is refused changes nothing.
+    let refused = c.alter_group("g", set(session, "60001")).unwrap_err();
+    assert_eq!(refused.why, Why::ConfigInvalid);
+    assert_eq!(
+        refused.message,
+        "consumer.session.timeout.ms must be less than or equal to \
+         group.consumer.max.session.timeout.ms"
+    );
+    assert_eq!(c.alter_group("g", set(session, "60000")), Ok(()), "at its limit");
+    for (group, change, expected) in [
+        ("g", set("share.session.timeout.ms", "45000"), Why::ConfigInvalid),
+        ("g", set("retention.ms", "1"), Why::ConfigInvalid),
+        ("g", set(session, "x"), Why::ConfigInvalid),
+        ("", set(session, "50000"), Why::RequestInvalid),
+        (&"g".repeat(40_000), set(session, "50000"), Why::RequestInvalid),
+        ("g", Change::Edit(vec![(session.into(), Edit::Set(None))]), Why::RequestInvalid),
+        (
+            "g",
+            Change::Edit(vec![(session.into(), Edit::Append(Some("1".into())))]),
+            Why::ConfigInvalid,
+        ),
+        ("g", Change::Replace(vec![(session.into(), None)]), Why::RequestInvalid),
+    ] {
+        assert_eq!(why(c.alter_group(group, change.clone())), Err(expected), "{group}: {change:?}");
+    }
+    assert_eq!(own(&c)[session], "60000");
+
+    // Replaced as a whole, then given back.
+    let interval = "consumer.heartbeat.interval.ms";
+    let replace = Change::Replace(vec![(interval.into(), Some("6000".into()))]);
+    assert_eq!(c.alter_group("g", replace), Ok(()));
+    assert_eq!(own(&c), [(interval.to_string(), "6000".to_string())].into());
+    assert_eq!(c.cluster, c.replayed());
+    let before = Image::new(c.cluster.clone(), Offset::new(c.log.len() as u64), None);
+    let bytes = snapshot::encode(&c.cluster, Offset::new(9));
+    assert_eq!(snapshot::decode(&bytes).unwrap().0, c.cluster, "also by a snapshot");
+    assert_eq!(c.alter_group("g", Change::Edit(vec![(interval.into(), Edit::Delete)])), Ok(()));
+    assert_eq!(c.cluster.configured_groups().count(), 0);
+    assert_eq!(c.cluster, c.replayed());
+    let after = Image::new(c.cluster.clone(), Offset::new(c.log.len() as u64), None);
+    assert_eq!(Delta::between(&before, &after).groups, ["g".into()]);
+    assert!(!Delta::between(&before, &after).is_empty());
+}
+
+#[test]
+fn as_many_groups_as_may_have_settings_of_their_own() {
+    let mut c = Alone::with_brokers(1);
+    c.config.configured_groups_max = 2;
+    let change =
+        || Change::Replace(vec![("consumer.session.timeout.ms".into(), Some("50000".into()))]);
+    let groups = ["a", "b", "c"];
+    let groups = groups.map(|name| ConfigChange { name: name.into(), change: change() }).into();
+    let reply = c.ask(Request::AlterGroupConfigs { groups, validate_only: false });
+    let Reply::AlteredConfigs(all) = reply else { panic!("{reply:?}") };
+    let why: Vec<_> =
+        all.into_iter().map(|(_, one)| one.err().map(|refusal| refusal.why)).collect();
+    assert_eq!(why, [None, None, Some(Why::LimitReached)]);
+    assert_eq!(c.alter_group("b", change()), Ok(()), "it has some already");
+    assert_eq!(c.alter_group("a", Change::Replace(Vec::new())), Ok(()));
+    assert_eq!(c.alter_group("c", change()), Ok(()));
 }

@@ -659,3 +659,45 @@ fn members_are_described_with_what_they_have_once_it_is_settled() {
     assert_eq!((described.state, described.protocol.as_str()), ("PreparingRebalance", ""));
     assert!(described.members.iter().all(|member| member.assignment.is_empty()));
 }
+
+#[test]
+fn assignments_that_one_batch_does_not_hold_are_refused_and_the_group_goes_on() {
+    // The leader assigns as many bytes; what it is told, and the other member.
+    let assigned = |bytes: usize| {
+        let (mut g, a, b) = two();
+        let join_a = g.join(Join { member: a.clone(), ..consumer_of(&["t", "u"]) });
+        let join_b = g.join(Join { member: b.clone(), ..consumer() });
+        assert_eq!(g.joined(join_a).unwrap().generation.unwrap().id, 2);
+        assert!(g.joined(join_b).is_some());
+        let sync_b = g.sync(&b, 2, &[]);
+        let large = "x".repeat(bytes);
+        let sync_a = g.sync(&a, 2, &[(&a, &large), (&b, "B")]);
+        let told = (g.synced(sync_a).unwrap(), g.synced(sync_b).unwrap());
+        (g, a, b, told)
+    };
+    // The largest that fits.
+    let (mut fits, mut exceeds) = (0, 2 << 20);
+    while exceeds - fits > 1 {
+        let middle = (fits + exceeds) / 2;
+        match assigned(middle).3.0 {
+            Ok(_) => fits = middle,
+            Err(_) => exceeds = middle,
+        }
+    }
+    let (g, _, _, told) = assigned(fits);
+    assert_eq!(told, (Ok("x".repeat(fits)), Ok("B".into())));
+    let last = g.log.last().unwrap();
+    let written = last.0.as_ref().unwrap().len() + last.1.as_ref().unwrap().len();
+    let most = GroupConfig::default().records_bytes_max;
+    assert!((most * 99 / 100..most).contains(&written), "{written} of {most} bytes");
+
+    let (mut g, a, b, told) = assigned(exceeds);
+    assert_eq!(told, (Err(GroupFault::GroupTooLarge), Err(GroupFault::GroupTooLarge)));
+    assert_eq!(g.state(), "PreparingRebalance");
+    let join_a = g.join(Join { member: a.clone(), ..consumer() });
+    let join_b = g.join(Join { member: b.clone(), ..consumer() });
+    let generation = g.joined(join_a).unwrap().generation.unwrap();
+    assert_eq!((generation.id, g.joined(join_b).is_some()), (3, true));
+    let sync_a = g.sync(&a, 3, &[(&a, "A"), (&b, "B")]);
+    assert_eq!(g.synced(sync_a), Some(Ok("A".into())), "with less it goes on");
+}

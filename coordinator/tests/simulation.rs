@@ -41,13 +41,28 @@ fn random_change(random: &mut Random) -> ConfigChange {
         0 => Change::Replace(vec![(name.to_string(), Some(value))]),
         _ => Change::Edit(vec![(name.to_string(), edit)]),
     };
-    ConfigChange { topic: random.pick(&NAMES).to_string(), change }
+    ConfigChange { name: random.pick(&NAMES).to_string(), change }
+}
+
+fn random_group_change(random: &mut Random) -> ConfigChange {
+    let name = random.pick(&["consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"]);
+    let value = Some(random.pick(&["4000", "9000", "50000"]).to_string());
+    let change = match random.below(3) {
+        0 => Change::Replace(vec![(name.to_string(), value)]),
+        1 => Change::Edit(vec![(name.to_string(), Edit::Set(value))]),
+        _ => Change::Edit(vec![(name.to_string(), Edit::Delete)]),
+    };
+    ConfigChange { name: random.pick(&NAMES).to_string(), change }
 }
 
 fn random_request(random: &mut Random, cluster: &Cluster) -> Request {
     let validate_only = random.below(8) == 0;
     let many = 1 + random.below(3);
-    match random.below(14) {
+    match random.below(15) {
+        14 => {
+            let groups = (0..many).map(|_| random_group_change(random)).collect();
+            Request::AlterGroupConfigs { groups, validate_only }
+        }
         12 | 13 => {
             let broker = BrokerId(random.below(5) as i32);
             let epoch = cluster.broker(broker).map(|b| b.epoch).unwrap_or_default();

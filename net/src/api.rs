@@ -150,9 +150,9 @@ apis! {
     23 OffsetForLeaderEpoch 2..=4 flexible 4:
         "Tells where a leader epoch ends, so that a reader notices a truncated log."
     32 DescribeConfigs 1..=4 flexible 4:
-        "Tells the configuration of topics and brokers, with source and documentation."
+        "Tells the configuration of topics, groups and brokers, with source and documentation."
     33 AlterConfigs 0..=2 flexible 2:
-        "Replaces the whole configuration of topics."
+        "Replaces the whole configuration of topics and groups."
     35 DescribeLogDirs 1..=5 flexible 2:
         "Tells log directories, and size of each partition in them."
     37 CreatePartitions 0..=3 flexible 2:
@@ -162,7 +162,7 @@ apis! {
     43 ElectLeaders 0..=2 flexible 2:
         "Elects leaders now: preferred ones, or anybody who is left."
     44 IncrementalAlterConfigs 0..=1 flexible 1:
-        "Changes single entries of the configuration of topics."
+        "Changes single entries of the configuration of topics and groups."
     45 AlterPartitionReassignments 0..=1 flexible 0:
         "Moves partitions to other replicas, or stops such a move."
     46 ListPartitionReassignments 0..=0 flexible 0:

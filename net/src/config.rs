@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use coordinator::cluster::Endpoint;
 use coordinator::group::GroupConfig;
+use coordinator::group::consumer::times::BoundsError;
 use engine::config::{EngineLimits, Kind, LogOverrides};
 use engine::ids::BrokerId;
 use replication::config::ReplicationConfig;
@@ -57,6 +58,8 @@ pub struct BrokerConfig {
     pub topics: coordinator::config::Config,
     /// What consumer groups go by.
     pub groups: GroupConfig,
+    /// Whether groups may speak the consumer protocol here, if the cluster has switched it on.
+    pub consumer_protocol: bool,
     /// Numbers of the topic in which groups are kept.
     pub offsets_topic: OffsetsTopic,
     /// Whether asking for a topic's metadata may create it.
@@ -100,6 +103,7 @@ impl Default for BrokerConfig {
             shards: None,
             topics: coordinator::config::Config::default(),
             groups: GroupConfig::default(),
+            consumer_protocol: true,
             offsets_topic: OffsetsTopic::default(),
             auto_create_topics: true,
             request_bytes_max: 104_857_600,
@@ -347,6 +351,7 @@ impl Layers {
                 self.problem(given.source.clone(), message);
             }
         }
+        self.finish_groups(&mut config);
         self.finish_listeners(&mut config, hostname);
         config.log = log::resolve(&self.given, &mut self.problems);
         self.finish_warnings();
@@ -354,6 +359,20 @@ impl Layers {
             return Ok(Resolved { config, given: self.given, warnings: self.warnings });
         }
         Err(ConfigError { problems: self.problems })
+    }
+
+    /// The times of groups have to hold together; the controller goes by the same.
+    fn finish_groups(&mut self, config: &mut BrokerConfig) {
+        let groups = &config.groups;
+        if groups.session_max < groups.session_min {
+            // Kafka starts, and no member can join.
+            let setting = "group.max.session.timeout.ms";
+            self.wrong(setting, "must be greater than or equal to group.min.session.timeout.ms");
+        }
+        if let Err(BoundsError { setting, must, than }) = groups.consumer.times.check() {
+            self.wrong(setting, &format!("must be {must} {than}"));
+        }
+        config.topics.group_times = config.groups.consumer.times;
     }
 
     fn finish_listeners(&mut self, config: &mut BrokerConfig, hostname: &str) {

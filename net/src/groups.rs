@@ -10,6 +10,7 @@ use std::time::Duration;
 use coordinator::cluster::Topic;
 use coordinator::controller;
 use coordinator::controller::NewTopic;
+use coordinator::group::consumer::topics::View;
 use coordinator::group::request::{Reply, Request};
 use coordinator::group::{Groups, partition_of};
 use coordinator::journal::{Journal, ProposeError};
@@ -39,11 +40,19 @@ pub struct OffsetsTopic {
     pub replicas: i16,
     /// Bytes of a segment (`offsets.topic.segment.bytes`).
     pub segment_bytes: i64,
+    /// How long a request that writes may wait for its records to be committed
+    /// (`offsets.commit.timeout.ms`).
+    pub commit_max: Duration,
 }
 
 impl Default for OffsetsTopic {
     fn default() -> OffsetsTopic {
-        OffsetsTopic { partitions: 50, replicas: 3, segment_bytes: 100 << 20 }
+        OffsetsTopic {
+            partitions: 50,
+            replicas: 3,
+            segment_bytes: 100 << 20,
+            commit_max: Duration::from_secs(5),
+        }
     }
 }
 
@@ -137,7 +146,13 @@ impl<E: NetEnv> Kept<E> {
         let journal = Journal::new(partition.clone());
         let config = shard.options().broker.groups.clone();
         let runtime = Runtime::lead(shard.env(), journal.clone(), config);
-        machines.insert(id, Machine { journal, runtime });
+        machines.insert(id, Machine { journal, runtime: runtime.clone() });
+        // Until it knows the groups' own settings it cannot tell who was silent for too long.
+        let shard = shard.clone();
+        shard.env().clone().spawn(Queue::Request, async move {
+            runtime.loaded().await;
+            let _ = runtime.request(Request::See(View::new(shard.image()))).await;
+        });
     }
 
     /// Ends all of them: who waits is told to look for the group elsewhere.
@@ -165,10 +180,6 @@ impl<E: NetEnv> Kept<E> {
         self.0.borrow().get(&id).map(|machine| machine.runtime.clone())
     }
 }
-
-/// How long a request that writes may wait for its records to be committed (Kafka's
-/// `offsets.commit.timeout.ms`).
-const COMMIT_MAX: Duration = Duration::from_secs(5);
 
 /// Asks the machine that keeps `group`, on whichever shard it is.
 pub async fn ask<E: NetEnv>(
@@ -218,7 +229,8 @@ pub(crate) async fn serve<E: NetEnv>(
     };
     // Joins and syncs wait for other members, which has its own limits.
     let waits = matches!(request, Request::Join(_) | Request::Sync(_));
-    let deadline = (!waits).then(|| shard.env().now().after(COMMIT_MAX));
+    let commit_max = shard.options().broker.offsets_topic.commit_max;
+    let deadline = (!waits).then(|| shard.env().now().after(commit_max));
     let answer = produce::in_time(shard, deadline, machine.request(request)).await;
     match answer {
         Some(answer) => answer.map(|answer| answer.reply).map_err(|error| code_of(&error)),

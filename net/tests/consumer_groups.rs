@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use engine::env::sim::End;
 use engine::ids::TopicId;
+use net::wire::alter_configs::{
+    Change, ChangedEntry, DELETE, IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse,
+    SET,
+};
 use net::wire::consumer_group_describe::{
     CLASSIC, CONSUMER, ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse,
 };
@@ -15,9 +19,14 @@ use net::wire::consumer_group_heartbeat::{
 };
 use net::wire::create_topics::{CreateTopicsRequest, CreateTopicsResponse, RequestTopic};
 use net::wire::delete_groups::{DeleteGroupsRequest, DeleteGroupsResponse};
+use net::wire::describe_configs::{
+    DescribeConfigsRequest, DescribeConfigsResponse, RESOURCE_GROUP, RequestResource,
+    SOURCE_DEFAULT, SOURCE_GROUP, SOURCE_STATIC_BROKER, TYPE_INT,
+};
 use net::wire::find_coordinator::{FindCoordinatorRequest, FindCoordinatorResponse, GROUP};
 use net::wire::heartbeat::{HeartbeatRequest, HeartbeatResponse};
 use net::wire::join_group::{JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse};
+use net::wire::list_config_resources::{ListConfigResourcesRequest, ListConfigResourcesResponse};
 use net::wire::list_groups::{ListGroupsRequest, ListGroupsResponse};
 use net::wire::offset_commit::{
     OffsetCommitRequest, OffsetCommitRequestPartition, OffsetCommitRequestTopic,
@@ -34,6 +43,9 @@ use net::wire::{Array, ErrorCode};
 mod broker;
 
 use broker::{Broker, Client, Connection};
+
+/// What a heartbeat leads to is told with it.
+const AT_ONCE: [(&str, &str); 1] = [("group.consumer.assignment.interval.ms", "0")];
 
 /// A connection to a broker that has topic "t" of four partitions, and its id.
 async fn begin(client: &Client) -> (Connection, TopicId) {
@@ -132,6 +144,17 @@ async fn having(on: &Connection, member: &str, epoch: i32, id: TopicId, owned: &
 }
 
 async fn commit(on: &Connection, member: &str, epoch: i32, offset: i64) -> ErrorCode {
+    commit_in(on, 9, member, epoch, offset).await
+}
+
+/// The same in another version of the request.
+async fn commit_in(
+    on: &Connection,
+    version: i16,
+    member: &str,
+    epoch: i32,
+    offset: i64,
+) -> ErrorCode {
     let partitions = [OffsetCommitRequestPartition {
         partition_index: 0,
         committed_offset: offset,
@@ -146,13 +169,23 @@ async fn commit(on: &Connection, member: &str, epoch: i32, offset: i64) -> Error
         topics: (&topics).into(),
         ..Default::default()
     };
-    let answer = on.call(&request, 9).await;
+    let answer = on.call(&request, version).await;
     let response: OffsetCommitResponse<'_> = answer.read();
     let topic = response.topics.first().expect("one topic");
     topic.partitions.first().expect("one partition").error_code
 }
 
 async fn fetch(on: &Connection, member: Option<&str>, epoch: i32) -> Result<i64, ErrorCode> {
+    fetch_in(on, 9, member, epoch).await
+}
+
+/// The same in another version of the request.
+async fn fetch_in(
+    on: &Connection,
+    version: i16,
+    member: Option<&str>,
+    epoch: i32,
+) -> Result<i64, ErrorCode> {
     let partitions = [0];
     let partition_indexes = (&partitions).into();
     let topics = [OffsetFetchRequestTopics { name: "t", partition_indexes, ..Default::default() }];
@@ -163,7 +196,7 @@ async fn fetch(on: &Connection, member: Option<&str>, epoch: i32) -> Result<i64,
         topics: Some((&topics).into()),
     }];
     let request = OffsetFetchRequest { groups: (&groups).into(), ..Default::default() };
-    let answer = on.call(&request, 9).await;
+    let answer = on.call(&request, version).await;
     let response: OffsetFetchResponse<'_> = answer.read();
     let group = response.groups.first().expect("one group");
     if group.error_code != ErrorCode::None {
@@ -207,7 +240,7 @@ async fn described(on: &Connection) -> (ErrorCode, String, Vec<(String, i32, i8,
 #[test]
 fn members_share_a_topic_and_go_on_after_a_restart() {
     for (seed, shards) in [(1, 1), (2, 2), (3, 3)] {
-        let broker = Broker::start(seed, shards, &[]);
+        let broker = Broker::start(seed, shards, &AT_ONCE);
         let id = broker.client(async |client| {
             let (on, id) = begin(&client).await;
             let none = ErrorCode::None;
@@ -215,6 +248,14 @@ fn members_share_a_topic_and_go_on_after_a_restart() {
             assert_eq!(a, told(none, 1, Some(&[0, 1, 2, 3])));
             assert_eq!(beat(&on, living("a", 1)).await, told(none, 1, None));
             assert_eq!(commit(&on, "a", 1, 5).await, none);
+            // Versions before 9 know no member epochs: a member cannot commit in them, and who
+            // fetches in them is nobody in particular.
+            for version in 2..9 {
+                let code = commit_in(&on, version, "a", 1, 6).await;
+                assert_eq!(code, ErrorCode::UnsupportedVersion, "version {version}");
+                assert_eq!(commit_in(&on, version, "x", 1, 6).await, ErrorCode::UnknownMemberId);
+            }
+            assert_eq!(fetch_in(&on, 8, None, -1).await, Ok(5));
             let other = client.connect().await;
             assert_eq!(beat(&other, joining("b", &["t"])).await, told(none, 2, Some(&[])));
             assert_eq!(beat(&on, living("a", 1)).await, told(none, 1, Some(&[0, 1])));
@@ -294,7 +335,7 @@ async fn sync(on: &Connection, member: &str, generation: i32) -> Result<Vec<u8>,
 
 #[test]
 fn a_member_of_the_classic_protocol_joins_stays_and_is_left_alone() {
-    Broker::start(5, 2, &[]).client(async |client| {
+    Broker::start(5, 2, &AT_ONCE).client(async |client| {
         let (on, id) = begin(&client).await;
         beat(&on, joining("a", &["t"])).await;
         let (old, _, code) = join(&on, "").await;
@@ -363,5 +404,150 @@ fn the_protocol_is_off_where_the_cluster_says_so_and_bad_requests_are_refused() 
         assert_eq!(response.error_code, ErrorCode::None, "{:?}", response.error_message);
         assert_eq!(beat(&on, living("a", 1)).await, refused(ErrorCode::UnsupportedVersion));
         assert_eq!(described(&on).await.0, ErrorCode::UnsupportedVersion);
+    });
+}
+
+/// Changes one setting of the group; the code, and what it says.
+async fn configure(
+    on: &Connection,
+    group: &str,
+    name: &str,
+    value: Option<&str>,
+    validate_only: bool,
+) -> (ErrorCode, String) {
+    let config_operation = if value.is_some() { SET } else { DELETE };
+    let configs = [ChangedEntry { name, config_operation, value }];
+    let (resource_type, configs) = (RESOURCE_GROUP, (&configs).into());
+    let resources = [Change { resource_type, resource_name: group, configs }];
+    let request = IncrementalAlterConfigsRequest { resources: (&resources).into(), validate_only };
+    let answer = on.call(&request, 1).await;
+    let response: IncrementalAlterConfigsResponse<'_> = answer.read();
+    let one = response.responses.first().expect("one");
+    (one.error_code, one.error_message.unwrap_or_default().into_owned())
+}
+
+/// The settings of a group: name, value, where it comes from, and from where else it could.
+async fn settings(on: &Connection, group: &str) -> Vec<(String, String, i8, Vec<(String, i8)>)> {
+    let resources = [RequestResource {
+        resource_type: RESOURCE_GROUP,
+        resource_name: group,
+        configuration_keys: None,
+    }];
+    let request = DescribeConfigsRequest {
+        resources: (&resources).into(),
+        include_synonyms: true,
+        include_documentation: true,
+    };
+    let answer = on.call(&request, 4).await;
+    let response: DescribeConfigsResponse<'_> = answer.read();
+    let result = response.results.first().expect("one");
+    assert_eq!(result.error_code, ErrorCode::None);
+    let told = result.configs.iter().map(|entry| {
+        assert_eq!((entry.read_only, entry.config_type), (false, TYPE_INT));
+        assert!(entry.documentation.is_some_and(|text| text.ends_with('.')));
+        let synonyms = entry.synonyms.iter().map(|one| (one.name.into_owned(), one.source));
+        let value = entry.value.unwrap_or_default().into_owned();
+        (entry.name.into_owned(), value, entry.config_source, synonyms.collect())
+    });
+    told.collect()
+}
+
+/// Code and interval that a member is told.
+async fn interval(on: &Connection, member: &str, epoch: i32) -> (ErrorCode, i32) {
+    let answer = on.call(&living(member, epoch), 1).await;
+    let response: ConsumerGroupHeartbeatResponse<'_> = answer.read();
+    (response.error_code, response.heartbeat_interval_ms)
+}
+
+#[test]
+fn a_group_goes_by_settings_of_its_own_also_after_a_restart() {
+    let (session, beats) = ("consumer.session.timeout.ms", "consumer.heartbeat.interval.ms");
+    let none = ErrorCode::None;
+    for (seed, shards) in [(1, 1), (2, 2), (3, 3)] {
+        let broker = Broker::start(seed, shards, &AT_ONCE);
+        broker.client(async |client| {
+            let (on, _) = begin(&client).await;
+            let usual = settings(&on, "g").await;
+            let brief: Vec<_> = usual.iter().map(|(n, v, s, _)| (&**n, &**v, *s)).collect();
+            let assignment = "consumer.assignment.interval.ms";
+            assert_eq!(
+                brief,
+                [
+                    (beats, "5000", SOURCE_DEFAULT),
+                    (session, "45000", SOURCE_DEFAULT),
+                    (assignment, "0", SOURCE_STATIC_BROKER)
+                ]
+            );
+            beat(&on, joining("a", &["t"])).await;
+            let valid = configure(&on, "g", session, Some("50000"), true).await;
+            assert_eq!(valid, (none, String::new()));
+            assert_eq!(settings(&on, "g").await, usual, "only validated");
+            for (name, value, expected) in [
+                (session, "60001", "must be less than or equal to group.consumer.max.session"),
+                (session, "44999", "must be greater than or equal to group.consumer.min.session"),
+                (beats, "4999", "must be greater than or equal to group.consumer.min.heartbeat"),
+                ("share.session.timeout.ms", "45000", "Unknown group config name: share.session"),
+                ("streams.num.standby.replicas", "1", "Unknown group config name: streams.num"),
+            ] {
+                let (code, why) = configure(&on, "g", name, Some(value), false).await;
+                assert_eq!(code, ErrorCode::InvalidConfig);
+                assert!(why.contains(expected), "{why}");
+            }
+            let (code, why) = configure(&on, "", session, Some("50000"), false).await;
+            assert_eq!(
+                (code, &*why),
+                (ErrorCode::InvalidRequest, "Default group resources are not allowed.")
+            );
+
+            // From its next heartbeat on, on every connection.
+            assert_eq!(interval(&on, "a", 1).await, (none, 5_000));
+            assert_eq!(configure(&on, "g", session, Some("60000"), false).await.0, none);
+            assert_eq!(configure(&on, "g", beats, Some("15000"), false).await.0, none);
+            let other = client.connect().await;
+            assert_eq!(interval(&other, "a", 1).await, (none, 15_000));
+            let own = settings(&other, "g").await;
+            assert_eq!(own[1].1, "60000");
+            let (mine, theirs) = (session.to_owned(), format!("group.{session}"));
+            assert_eq!(own[1].3, [(mine, SOURCE_GROUP), (theirs, SOURCE_DEFAULT)]);
+            client.sleep(Duration::from_secs(59)).await;
+            assert_eq!(interval(&other, "a", 1).await, (none, 15_000));
+            assert_eq!(settings(&on, "h").await, usual, "another group");
+            let kinds = [RESOURCE_GROUP];
+            let request = ListConfigResourcesRequest { resource_types: (&kinds).into() };
+            let answer = on.call(&request, 1).await;
+            let listed: ListConfigResourcesResponse<'_> = answer.read();
+            let names = listed.config_resources.iter().map(|one| one.resource_name.into_owned());
+            assert_eq!(names.collect::<Vec<_>>(), ["g"]);
+        });
+        broker.restart(End::Kill);
+        broker.client(async |client| {
+            let on = client.connect().await;
+            find(&client, &on).await;
+            // Nobody asked the group anything: its session is known all the same.
+            client.sleep(Duration::from_secs(50)).await;
+            assert_eq!(interval(&on, "a", 1).await, (none, 15_000));
+            assert_eq!(configure(&on, "g", session, None, false).await.0, none);
+            assert_eq!(configure(&on, "g", beats, None, false).await.0, none);
+            assert_eq!(interval(&on, "a", 1).await, (none, 5_000));
+        });
+        broker.restart(End::Kill);
+        broker.client(async |client| {
+            let on = client.connect().await;
+            find(&client, &on).await;
+            // Nor is anybody kept for longer who might have had a longer session.
+            client.sleep(Duration::from_secs(46)).await;
+            assert_eq!(interval(&on, "a", 1).await.0, ErrorCode::UnknownMemberId);
+        });
+    }
+}
+
+#[test]
+fn the_protocol_is_off_where_the_operator_says_so() {
+    let settings = [("group.coordinator.rebalance.protocols", "classic")];
+    Broker::start(7, 1, &settings).client(async |client| {
+        let (on, _) = begin(&client).await;
+        assert_eq!(beat(&on, joining("a", &["t"])).await.code, ErrorCode::UnsupportedVersion);
+        assert_eq!(described(&on).await.0, ErrorCode::UnsupportedVersion);
+        assert_eq!(join(&on, "").await.2, ErrorCode::MemberIdRequired);
     });
 }

@@ -26,7 +26,8 @@ mod steady;
 
 /// What a broker that is started here is told: the time that a new group waits for more members is
 /// the user's choice, not the broker's work.
-const SETTINGS: &str = "group.initial.rebalance.delay.ms=0\n";
+const SETTINGS: &str =
+    "group.initial.rebalance.delay.ms=0\ngroup.consumer.assignment.interval.ms=0\n";
 
 /// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -13,6 +13,7 @@ import tempfile
 import time
 
 import confluent_kafka as ck
+import confluent_kafka.admin
 
 LIB, BOOTSTRAP = sys.argv[1:3]
 NAME = f"tools-{int(time.time())}-{os.getpid()}"
@@ -214,6 +215,51 @@ def modern_group():
     check("--delete", "was successful" in output, output)
 
 
+MEMBER = """
+import sys, confluent_kafka as ck
+bootstrap, group, topic = sys.argv[1:]
+consumer = ck.Consumer({"bootstrap.servers": bootstrap, "group.id": group, "group.protocol": "consumer", "log_level": 2})
+consumer.subscribe([topic], on_assign=lambda _, given: print(len(given), flush=True) if given else None)
+while True:
+    consumer.poll(0.2)
+"""
+
+
+def group_configs():
+    entity = ["--entity-type", "groups", "--entity-name", MODERN]
+    output = configs("--alter", *entity, "--add-config", "consumer.session.timeout.ms=50000")
+    check("kafka-configs --alter --entity-type groups", f"Completed updating config for group {MODERN}." in output, output)
+    output = configs("--describe", *entity)
+    right = "consumer.session.timeout.ms=50000" in output and "GROUP_CONFIG:consumer.session.timeout.ms=50000" in output
+    check("… --describe", right and "consumer.heartbeat.interval.ms" not in output, output)
+    output = configs("--describe", *entity, "--all")
+    check("… --describe --all", "consumer.heartbeat.interval.ms=" in output and "consumer.session.timeout.ms=50000" in output, output)
+    output = configs("--describe", "--entity-type", "groups")
+    check("… --describe of all groups", MODERN in output and "consumer.session.timeout.ms=50000" in output, output)
+    for setting, why in [
+        ("consumer.session.timeout.ms=70000", "must be less than or equal to group.consumer.max.session.timeout.ms"),
+        ("consumer.no.such.thing=1", "Unknown group config name: consumer.no.such.thing"),
+    ]:
+        output = configs("--alter", *entity, "--add-config", setting)
+        check(f"… refuses {setting}", why in output, output)
+
+    # A member that is killed is gone after its group's own session, and not after the broker's.
+    configs("--alter", *entity, "--add-config", "consumer.session.timeout.ms=12000,consumer.heartbeat.interval.ms=2000")
+    process = subprocess.Popen([sys.executable, "-c", MEMBER, BOOTSTRAP, MODERN, TOPIC], stdout=subprocess.PIPE, text=True)
+    given = process.stdout.readline()
+    process.kill()
+    killed, admin = time.monotonic(), ck.admin.AdminClient({"bootstrap.servers": BOOTSTRAP})
+    described = lambda: admin.describe_consumer_groups([MODERN])[MODERN].result(10)
+    while described().members and time.monotonic() < killed + 30:
+        time.sleep(0.2)
+    took = time.monotonic() - killed
+    check("a killed member is gone after its group's session", given.strip() == "3" and 9.5 < took < 14, f"{given!r}, {took:.1f} s")
+    configs("--alter", *entity, "--delete-config", "consumer.session.timeout.ms,consumer.heartbeat.interval.ms")
+    output = configs("--describe", *entity)
+    check("kafka-configs --alter --entity-type groups --delete-config", "consumer." not in output, output)
+    groups("--delete", group=MODERN)
+
+
 def topics_and_configs():
     output = topics("--describe", "--topic", "__consumer_offsets")
     check("kafka-topics describes __consumer_offsets", "PartitionCount: 50" in output and "cleanup.policy=compact" in output, output)
@@ -244,9 +290,10 @@ def removal():
     check("kafka-topics --delete", TOPIC not in output.split(), output)
 
 
-steps = [prepare, console_in_a_group, empty_group, live_group, changed_offsets, formatted_offsets, modern_group, topics_and_configs, removal]
+steps = [prepare, console_in_a_group, empty_group, live_group, changed_offsets, formatted_offsets, modern_group, group_configs, topics_and_configs, removal]
 if "--classic" in sys.argv:
     steps.remove(modern_group)
+    steps.remove(group_configs)
 for step in steps:
     step()
 print(f"     tools: {time.monotonic() - BEGUN:.1f} s")

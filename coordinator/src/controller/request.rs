@@ -44,6 +44,13 @@ pub enum Request {
         /// Only say what would happen.
         validate_only: bool,
     },
+    /// Change the settings that groups have of their own.
+    AlterGroupConfigs {
+        /// Of which, and how.
+        groups: Vec<ConfigChange>,
+        /// Only say what would happen.
+        validate_only: bool,
+    },
     /// Give a broker a block of producer ids.
     AllocateProducerIds {
         /// The broker.
@@ -121,7 +128,8 @@ pub enum Reply {
     DeletedTopics(Vec<Deletion>),
     /// To `CreatePartitions`: one per distinct name, in the order of first mention.
     CreatedPartitions(Vec<(String, Result<(), Refusal>)>),
-    /// To `AlterConfigs`: one per distinct name, in the order of first mention.
+    /// To `AlterConfigs` and `AlterGroupConfigs`: one per distinct name, in the order of first
+    /// mention.
     AlteredConfigs(Vec<(String, Result<(), Refusal>)>),
     /// To `AllocateProducerIds`.
     AllocatedProducerIds(Result<ProducerIdBlock, Refusal>),
@@ -327,11 +335,11 @@ pub struct MorePartitions {
     pub assignments: Option<Vec<Vec<BrokerId>>>,
 }
 
-/// A change to one topic's overrides.
+/// A change to the overrides of one topic, or of one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigChange {
-    /// The topic's name.
-    pub topic: String,
+    /// Its name.
+    pub name: String,
     /// The change.
     pub change: Change,
 }

@@ -43,12 +43,16 @@ impl Default for GroupConfig {
             offset_metadata_max: 4096,
             offsets_retention: Duration::from_secs(10_080 * 60),
             offsets_retention_check: Duration::from_secs(600),
-            records_bytes_max: 1 << 20,
+            records_bytes_max: RECORDS_BYTES_MAX,
             consumer: ConsumerConfig::default(),
             mutant: None,
         }
     }
 }
+
+/// Most bytes of records that one request may bring about: a batch of the internal topic, as in
+/// Kafka (its `max.message.bytes`).
+pub const RECORDS_BYTES_MAX: usize = 1 << 20;
 
 /// How long a new member's first JoinGroup may be parked: it cannot send heartbeats before, so
 /// nothing else would tell that it is gone. Kafka's `NEW_MEMBER_JOIN_TIMEOUT_MS`.

@@ -47,6 +47,7 @@ pub mod reconcile;
 pub mod records;
 pub mod soft;
 mod subscription;
+pub mod times;
 pub mod topics;
 
 pub use config::ConsumerConfig;
@@ -55,6 +56,7 @@ pub use fault::Fault;
 pub use mutant::Mutant;
 pub use records::Record;
 pub use soft::Soft;
+pub use times::Times;
 
 use records::{Assigned, Change, Current, GroupValue, MemberState, MemberValue, PatternValue};
 

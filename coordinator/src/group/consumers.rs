@@ -29,15 +29,32 @@ pub(super) fn find<'a>(hard: &'a Hard, name: &str) -> Option<(&'a Rc<str>, &'a C
     }
 }
 
-fn scene<'a>(seen: Seen<'a, Groups>, topics: &'a View) -> Scene<'a> {
-    Scene { config: &seen.config.consumer, topics, at: seen.at }
+fn scene<'a>(seen: Seen<'a, Groups>, topics: &'a View, group: &str) -> Scene<'a> {
+    let config = &seen.config.consumer;
+    Scene { config, times: topics.own(group).within(&config.times), topics, at: seen.at }
 }
 
 impl Soft {
     /// Looks at the topics as `view` shows them, unless it knows of newer ones.
-    pub(super) fn see(&mut self, view: View) {
-        if view.version() > self.topics.version() {
-            self.topics = view;
+    pub(super) fn see(&mut self, seen: Seen<'_, Groups>, view: View) {
+        if view.version() <= self.topics.version() {
+            return;
+        }
+        let is_first = self.topics.version() == UNKNOWN;
+        self.topics = view;
+        if is_first {
+            self.take_up_times(seen);
+        }
+    }
+
+    /// Groups that were taken up before anything was known of their own settings go by them.
+    fn take_up_times(&mut self, seen: Seen<'_, Groups>) {
+        for (name, mut life) in std::mem::take(&mut self.consumers) {
+            if let Some((_, group)) = find(seen.hard, &name) {
+                let times = scene(seen, &self.topics, &name).times;
+                life.take_up_times(group, &times, seen.at.now);
+            }
+            self.watch(name, life);
         }
     }
 
@@ -90,7 +107,12 @@ pub(super) fn take_up(
     group: &ConsumerGroup,
 ) {
     let mut life = consumer::Soft::default();
-    life.take_up(group, &seen.config.consumer, seen.at.now);
+    // Its own are not known before somebody shows them.
+    let times = match seen.config.consumer.mutant {
+        Some(Mutant::OwnTimesForgotten) => seen.config.consumer.times.usual,
+        _ => seen.config.consumer.times.unknown(),
+    };
+    life.take_up(group, &seen.config.consumer, &times, seen.at.now);
     soft.watch(name.clone(), life);
 }
 
@@ -105,7 +127,7 @@ pub(super) fn on_alarm(
     let Some(mut life) = soft.consumers.remove(name) else { return };
     let (topics, mut effects) = (soft.topics.clone(), Effects::default());
     let before = (topics.version() == UNKNOWN).then(|| life.clone());
-    expiry::expire(name, group, &mut life, scene(seen, &topics), &mut effects);
+    expiry::expire(name, group, &mut life, scene(seen, &topics, name), &mut effects);
     if let Some(before) = before.filter(|_| effects.downgraded.is_some()) {
         // What its members have cannot be named. They say soon that they live, and what topics
         // there are with it; or they are gone, too.
@@ -125,7 +147,7 @@ pub(super) fn decide_heartbeat(
     out: &mut Outcome<Groups>,
 ) {
     let ConsumerHeartbeat { group: name, beat, topics } = asked;
-    soft.see(topics);
+    soft.see(seen, topics);
     let (epoch, records) = (beat.epoch, out.records.len());
     let answer = match seen.hard.groups.find(&name) {
         Some((name, Group::Consumer(group))) => stay(seen, soft, name, group, beat, out),
@@ -157,7 +179,7 @@ fn stay(
 ) -> Result<Beaten, Fault> {
     let mut life = soft.consumers.remove(name).unwrap_or_default();
     let (topics, mut effects) = (soft.topics.clone(), Effects::default());
-    let scene = scene(seen, &topics);
+    let scene = scene(seen, &topics, name);
     let answer = heartbeat(name, Some(group), &mut life, scene, beat, &mut effects);
     soft.keep(seen, name.clone(), life, effects, out);
     answer
@@ -175,7 +197,8 @@ fn begin(
 ) -> Result<Beaten, Fault> {
     let (mut life, mut effects) = (consumer::Soft::default(), Effects::default());
     let topics = soft.topics.clone();
-    let beaten = heartbeat(&name, None, &mut life, scene(seen, &topics), beat, &mut effects)?;
+    let scene = scene(seen, &topics, &name);
+    let beaten = heartbeat(&name, None, &mut life, scene, beat, &mut effects)?;
     if let Some(mut live) = soft.live.remove(&name) {
         live.dissolve(&mut desk(seen, name.clone(), &mut soft.timers, out));
     }
@@ -200,7 +223,7 @@ fn upgrade(
         return Err(Fault::GroupIdNotFound);
     }
     let topics = soft.topics.clone();
-    let scene = scene(seen, &topics);
+    let scene = scene(seen, &topics, name);
     let (group, records) = convert::upgrade(name, &live.to_consumers(), &scene).map_err(|why| {
         tracing::info!(group = %name, %why, "cannot become a consumer group");
         Fault::GroupIdNotFound
@@ -208,9 +231,13 @@ fn upgrade(
     let (mut life, mut effects) = (consumer::Soft::default(), Effects::default());
     let careful = seen.config.consumer.mutant != Some(Mutant::WaitersForgotten);
     if careful {
-        life.take_up(&group, &seen.config.consumer, seen.at.now);
+        life.take_up(&group, &seen.config.consumer, &scene.times, seen.at.now);
     }
     let beaten = heartbeat(name, Some(&group), &mut life, scene, beat, &mut effects)?;
+    let bytes: usize = records.iter().chain(&effects.records).map(consumer::Record::bytes).sum();
+    if bytes > seen.config.records_bytes_max {
+        return Err(Fault::GroupTooLarge);
+    }
     tracing::info!(group = %name, members = group.members().len(), "is a consumer group now");
     let mut live = soft.live.remove(name).expect("it was just there");
     if careful {
@@ -244,7 +271,7 @@ pub(super) fn decide_join(
         client_id: join.client_id,
         client_host: join.client_host,
     };
-    let scene = scene(seen, &topics);
+    let scene = scene(seen, &topics, name);
     let answer = consumer::classic::join(name, group, &mut life, scene, asked, &mut effects);
     soft.keep(seen, name.clone(), life, effects, out);
     match answer {
@@ -284,7 +311,7 @@ pub(super) fn decide_sync(
     };
     let mut life = soft.consumers.remove(name).unwrap_or_default();
     let topics = soft.topics.clone();
-    let (scene, protocol) = (scene(seen, &topics), sync.protocol.as_deref());
+    let (scene, protocol) = (scene(seen, &topics, name), sync.protocol.as_deref());
     let answer = consumer::classic::sync(group, &mut life, scene, &present, protocol);
     soft.watch(name.clone(), life);
     let assignment = answer?;
@@ -305,7 +332,8 @@ pub(super) fn decide_classic_heartbeat(
     };
     let mut life = soft.consumers.remove(name).unwrap_or_default();
     let topics = soft.topics.clone();
-    let answer = consumer::classic::heartbeat(group, &mut life, scene(seen, &topics), &present);
+    let scene = scene(seen, &topics, name);
+    let answer = consumer::classic::heartbeat(group, &mut life, scene, &present);
     soft.watch(name.clone(), life);
     Ok(answer?)
 }
@@ -322,7 +350,7 @@ pub(super) fn decide_leave(
         leave.members.into_iter().map(|leaver| (leaver.member, leaver.instance)).collect();
     let mut life = soft.consumers.remove(name).unwrap_or_default();
     let (topics, mut effects) = (soft.topics.clone(), Effects::default());
-    let scene = scene(seen, &topics);
+    let scene = scene(seen, &topics, name);
     let left = consumer::classic::leave(name, group, &mut life, scene, &leavers, &mut effects);
     soft.keep(seen, name.clone(), life, effects, out);
     let told = |((member, instance), left): ((String, Option<String>), Result<(), Fault>)| Left {

@@ -38,6 +38,9 @@ pub enum Request {
     List(List),
     /// DeleteGroups.
     Delete(Vec<String>),
+    /// The cluster as it is: its topics, and the settings of groups. Not from a client; whoever
+    /// loads the machine shows it, so that it need not wait until somebody asks.
+    See(View),
     /// Topics of these names are gone: so are the offsets that were committed for them. Not from
     /// a client; whoever follows the cluster's image asks it. Answered at once; the work is done
     /// in steps.
@@ -71,6 +74,8 @@ pub enum Reply {
     Listed(Vec<Listed>),
     /// To [`Request::Delete`]: each group once, by name, and why it is still there.
     Deleted(Vec<(String, Option<GroupFault>)>),
+    /// To [`Request::See`].
+    Seen,
     /// To [`Request::ForgetTopics`].
     Forgotten,
 }
@@ -113,9 +118,12 @@ pub enum GroupFault {
     #[error("the group is in another generation")]
     IllegalGeneration,
     /// STALE_MEMBER_EPOCH: the member of a consumer group is in another epoch; it heartbeats first.
-    /// Kafka answers UNSUPPORTED_VERSION instead to OffsetCommit before version 9.
     #[error("the member is in another epoch")]
     StaleMemberEpoch,
+    /// UNSUPPORTED_VERSION: OffsetCommit before version 9 knows nothing of member epochs, and the
+    /// member has one.
+    #[error("members of the consumer protocol commit offsets from version 9 on")]
+    UnsupportedVersion,
     /// REBALANCE_IN_PROGRESS: the members have to rejoin first.
     #[error("the group rebalances")]
     RebalanceInProgress,
@@ -160,6 +168,8 @@ impl From<Fault> for GroupFault {
             Fault::StaleMemberEpoch { .. } => GroupFault::StaleMemberEpoch,
             Fault::FencedInstanceId => GroupFault::FencedInstanceId,
             Fault::GroupMaxSizeReached => GroupFault::GroupMaxSizeReached,
+            Fault::GroupTooLarge => GroupFault::GroupTooLarge,
+            Fault::UnsupportedVersion => GroupFault::UnsupportedVersion,
             Fault::IllegalGeneration => GroupFault::IllegalGeneration,
             Fault::RebalanceInProgress => GroupFault::RebalanceInProgress,
             Fault::InconsistentGroupProtocol => GroupFault::InconsistentGroupProtocol,
@@ -354,6 +364,8 @@ pub struct CommitOffsets {
     pub instance: Option<String>,
     /// The generation it is in; −1 for who uses no membership.
     pub generation: i32,
+    /// The request is of a version that knows generations, but no member epochs (before 9).
+    pub is_old: bool,
     /// How long they shall be kept, from clients that still say so (versions 2 to 4).
     pub retention: Option<Duration>,
     /// Topics and their partitions. That they exist has been checked.

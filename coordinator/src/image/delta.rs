@@ -29,6 +29,8 @@ pub struct Delta {
     pub brokers: Vec<BrokerDifference>,
     /// Whether finalized features changed.
     pub features_changed: bool,
+    /// Groups whose own settings changed, by name.
+    pub groups: Vec<Arc<str>>,
 }
 
 /// A broker before and after; at least one of them is there.
@@ -129,6 +131,11 @@ impl Delta {
             |a, b| Arc::ptr_eq(a, b) || a == b,
             |id, _, new| delta.purges.push((*id, new.cloned())),
         );
+        before.cluster.groups_by_name().differences(
+            after.cluster.groups_by_name(),
+            |a, b| Arc::ptr_eq(a, b) || a == b,
+            |name, _, _| delta.groups.push(name.clone()),
+        );
         delta
     }
 
@@ -140,6 +147,7 @@ impl Delta {
             && self.purges.is_empty()
             && self.brokers.is_empty()
             && !self.features_changed
+            && self.groups.is_empty()
     }
 
     /// What changed of the partitions that `broker` keeps or kept: created, deleted, or with

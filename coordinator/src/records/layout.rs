@@ -61,6 +61,7 @@ kinds! {
     10 1 BrokerUnregisteredV1;
     11 1 FeatureChangedV1;
     12 1 PartitionsChangedV1;
+    13 1 GroupOverridesChangedV1;
 }
 
 /// A struct that stands in the log under a type and a version.
@@ -94,6 +95,12 @@ pub(super) struct PartitionsAddedV1 {
 #[derive(Archive, Serialize, Deserialize)]
 pub(super) struct TopicOverridesChangedV1 {
     topic: [u8; 16],
+    changes: Vec<(String, Option<String>)>,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+pub(super) struct GroupOverridesChangedV1 {
+    group: String,
     changes: Vec<(String, Option<String>)>,
 }
 
@@ -176,6 +183,9 @@ pub(super) fn archive(record: &Record) -> (u8, u16, AlignedVec) {
         }),
         Record::TopicOverridesChanged { topic, changes } => {
             written(&TopicOverridesChangedV1 { topic: *topic.bytes(), changes: changes.clone() })
+        }
+        Record::GroupOverridesChanged { group, changes } => {
+            written(&GroupOverridesChangedV1 { group: group.clone(), changes: changes.clone() })
         }
         Record::TopicDeleted { topic } => written(&TopicDeletedV1 { topic: *topic.bytes() }),
         Record::TopicPurged { topic, broker } => {
@@ -320,6 +330,12 @@ impl From<TopicOverridesChangedV1> for Record {
             topic: TopicId::from_bytes(layout.topic),
             changes: layout.changes,
         }
+    }
+}
+
+impl From<GroupOverridesChangedV1> for Record {
+    fn from(layout: GroupOverridesChangedV1) -> Record {
+        Record::GroupOverridesChanged { group: layout.group, changes: layout.changes }
     }
 }
 

@@ -19,11 +19,11 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use super::layout::{self, BrokerV1, TopicV1};
 use super::layout_v2::{BrokerV2, TopicV2};
-use crate::cluster::{Broker, Cluster, ClusterId, DeletedTopic, Parts, Topic};
+use crate::cluster::{Broker, Cluster, ClusterId, DeletedTopic, Overrides, Parts, Topic};
 
 const MAGIC: &[u8; 8] = b"ringmeta";
 /// The layout that is written; all up to it are read.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const HEADER_BYTES: usize = 32;
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -45,6 +45,13 @@ struct SnapshotV2 {
     deleted: Vec<DeletedV1>,
     last_broker_epoch: i64,
     next_producer_id: i64,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct SnapshotV3 {
+    rest: SnapshotV2,
+    /// Groups with settings of their own.
+    groups: Vec<(String, Vec<(String, String)>)>,
 }
 
 #[derive(Archive, Serialize, Deserialize)]
@@ -70,7 +77,7 @@ pub enum SnapshotError {
 
 /// The cluster as of everything below `offset`, as bytes.
 pub fn encode(cluster: &Cluster, offset: Offset) -> Vec<u8> {
-    let archive = layout::write(&SnapshotV2 {
+    let rest = SnapshotV2 {
         cluster: cluster.id().map(ClusterId::to_string),
         brokers: cluster.brokers().map(|broker| BrokerV2::from(&**broker)).collect(),
         features: cluster.features().map(|(name, level)| (name.to_string(), level)).collect(),
@@ -85,7 +92,11 @@ pub fn encode(cluster: &Cluster, offset: Offset) -> Vec<u8> {
             .collect(),
         last_broker_epoch: cluster.last_broker_epoch().0,
         next_producer_id: cluster.next_producer_id().0,
-    });
+    };
+    let plain = |overrides: &Overrides| overrides.clone().into_iter().collect();
+    let groups = cluster.configured_groups();
+    let groups = groups.map(|(name, overrides)| (name.to_string(), plain(overrides))).collect();
+    let archive = layout::write(&SnapshotV3 { rest, groups });
     let mut bytes = Vec::with_capacity(HEADER_BYTES + archive.len());
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -122,7 +133,8 @@ pub fn decode(bytes: &[u8]) -> Result<(Cluster, Offset), SnapshotError> {
     let archive = &checked[HEADER_BYTES - 16..];
     let parts = match version {
         1 => layout::read::<SnapshotV1>(archive).map(Parts::from),
-        _ => layout::read::<SnapshotV2>(archive).map(Parts::from),
+        2 => layout::read::<SnapshotV2>(archive).map(Parts::from),
+        _ => layout::read::<SnapshotV3>(archive).map(Parts::from),
     };
     Ok((Cluster::restore(parts.map_err(SnapshotError::Corrupt)?), offset))
 }
@@ -143,6 +155,7 @@ impl From<SnapshotV1> for Parts {
             features: BTreeMap::new(),
             topics: snapshot.topics.into_iter().map(Topic::from).collect(),
             deleted: deleted(snapshot.deleted),
+            groups: Vec::new(),
             last_broker_epoch: BrokerEpoch(snapshot.last_broker_epoch),
             next_producer_id: ProducerId(snapshot.next_producer_id),
         }
@@ -157,8 +170,16 @@ impl From<SnapshotV2> for Parts {
             features: snapshot.features.into_iter().collect(),
             topics: snapshot.topics.into_iter().map(Topic::from).collect(),
             deleted: deleted(snapshot.deleted),
+            groups: Vec::new(),
             last_broker_epoch: BrokerEpoch(snapshot.last_broker_epoch),
             next_producer_id: ProducerId(snapshot.next_producer_id),
         }
+    }
+}
+
+impl From<SnapshotV3> for Parts {
+    fn from(snapshot: SnapshotV3) -> Parts {
+        let whole = |(name, overrides): (String, Vec<_>)| (name, Overrides::from_iter(overrides));
+        Parts { groups: snapshot.groups.into_iter().map(whole).collect(), ..snapshot.rest.into() }
     }
 }

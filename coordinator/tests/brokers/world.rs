@@ -728,7 +728,7 @@ impl World {
             9 | 10 => {
                 let minimum = (1 + self.random.below(3)).to_string();
                 let edit = ("min.insync.replicas".to_string(), Edit::Set(Some(minimum)));
-                let topics = vec![ConfigChange { topic, change: Change::Edit(vec![edit]) }];
+                let topics = vec![ConfigChange { name: topic, change: Change::Edit(vec![edit]) }];
                 Request::AlterConfigs { topics, validate_only: false }
             }
             11 => {

@@ -69,7 +69,7 @@ impl Desk {
         records.iter().for_each(|record| ConsumerGroup::apply(&mut slot, &record.change));
         assert_eq!(slot.as_ref(), Some(&group), "the records make the group");
         self.soft = Soft::default();
-        self.soft.take_up(&group, &self.config, self.now);
+        self.soft.take_up(&group, &self.config, &self.config.times.usual, self.now);
         self.group = Some(group);
         Ok(())
     }

@@ -30,6 +30,8 @@ pub struct Desk {
 impl Desk {
     pub fn new(topics: &[(&str, i32)]) -> Desk {
         let mut desk = Desk::default();
+        // What a step leads to is seen at once.
+        desk.config.times.usual.assignment_interval = Duration::ZERO;
         topics
             .iter()
             .for_each(|(name, partitions)| desk.topics.create((*name).into(), *partitions));
@@ -39,7 +41,7 @@ impl Desk {
     pub fn scene(&mut self) -> Scene<'_> {
         self.random += 1;
         let at = Moment { now: self.now, wall: Timestamp(77), random: [self.random, 5] };
-        Scene { config: &self.config, topics: &self.topics, at }
+        Scene { config: &self.config, times: self.config.times.usual, topics: &self.topics, at }
     }
 
     pub fn keep(&mut self, out: Effects) {
@@ -216,7 +218,7 @@ fn a_machine_that_takes_over_gives_everybody_a_whole_time() {
     desk.wait(Duration::from_secs(4));
     desk.soft = Soft::default();
     let group = desk.group.clone().expect("it is there");
-    desk.soft.take_up(&group, &desk.config, desk.now);
+    desk.soft.take_up(&group, &desk.config, &desk.config.times.usual, desk.now);
     assert_eq!(desk.soft.deadline(), Some(desk.now.after(Duration::from_secs(5))));
     desk.wait(Duration::from_secs(5));
     assert_eq!(desk.group().members().map(|(id, _)| &**id).collect::<Vec<_>>(), ["b"]);
@@ -362,15 +364,15 @@ fn offsets_may_be_committed_by_those_who_have_the_partition() {
     desk.beat(joining("b")).expect("it joins");
     desk.beat(living("a", 1)).expect("it lives");
     let group = desk.group();
-    assert_eq!(group.check_commit("a", 1), Ok(()));
+    assert_eq!(group.check_commit("a", 1, false), Ok(()));
     assert_eq!(group.may_commit("a", 1, Some(topic), last), Ok(()), "while it gives it up");
     let ahead = Err(Fault::StaleMemberEpoch { epoch: 1, received: 2 });
-    assert_eq!(group.check_commit("a", 2), ahead);
-    assert_eq!(group.check_commit("x", 1), Err(Fault::UnknownMemberId));
-    assert_eq!(group.check_commit("", -1), Err(Fault::UnknownMemberId), "it has members");
+    assert_eq!(group.check_commit("a", 2, false), ahead);
+    assert_eq!(group.check_commit("x", 1, false), Err(Fault::UnknownMemberId));
+    assert_eq!(group.check_commit("", -1, false), Err(Fault::UnknownMemberId), "it has members");
     desk.beat(having("a", 1, &desk.of("t", 0..2))).expect("it lives");
     let group = desk.group();
-    assert_eq!(group.check_commit("a", 1), Ok(()));
+    assert_eq!(group.check_commit("a", 1, false), Ok(()));
     assert_eq!(
         group.may_commit("a", 1, Some(topic), first),
         Ok(()),
@@ -382,5 +384,5 @@ fn offsets_may_be_committed_by_those_who_have_the_partition() {
     assert_eq!((group.check_fetch(Some("a"), 2), group.check_fetch(None, -1)), (Ok(()), Ok(())));
     desk.beat(living("a", LEAVE_EPOCH)).expect("it leaves");
     desk.beat(living("b", LEAVE_EPOCH)).expect("it leaves");
-    assert_eq!(desk.group().check_commit("", -1), Ok(()), "nobody is in it");
+    assert_eq!(desk.group().check_commit("", -1, false), Ok(()), "nobody is in it");
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use coordinator::group::assignor::Partitions;
 use coordinator::group::consumer::heartbeat::{Beaten, Heartbeat, heartbeat};
 use coordinator::group::consumer::records::Record;
+use coordinator::group::consumer::times::{Bounds, Own, Times};
 use coordinator::group::consumer::topics::Topics;
 use coordinator::group::consumer::{
     ConsumerConfig, ConsumerGroup, Effects, Fault, JOIN_EPOCH, Mutant, Scene, Soft, State, expiry,
@@ -94,6 +95,10 @@ impl Topics for Table {
     fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         Box::new(self.topics.keys().map(String::as_str))
     }
+
+    fn own(&self, _group: &str) -> Own {
+        Own::default()
+    }
 }
 
 /// What has happened.
@@ -171,10 +176,13 @@ impl World {
             topics.create(format!("topic-{number}"), 1 + random.below(6) as i32);
         }
         let clients = (0..2 + random.below(5)).map(|n| Client::new(n, &mut random)).collect();
-        let config = ConsumerConfig {
+        let usual = Times {
             session: Duration::from_secs(8),
             heartbeat_interval: Duration::from_secs(1),
             assignment_interval: Duration::from_millis(random.below(2) as u64 * 1_500),
+        };
+        let config = ConsumerConfig {
+            times: Bounds { usual, ..Bounds::default() },
             mutant,
             ..ConsumerConfig::default()
         };
@@ -328,7 +336,7 @@ impl World {
     ) -> Scene<'a> {
         let random = [random.next(), random.next()];
         let wall = Timestamp(i64::try_from(now.nanos() / 1_000_000).expect("short"));
-        Scene { config, topics, at: Moment { now, wall, random } }
+        Scene { config, times: config.times.usual, topics, at: Moment { now, wall, random } }
     }
 
     fn decide(&mut self, beat: Heartbeat) -> Result<Beaten, Fault> {
@@ -407,7 +415,7 @@ impl World {
         self.committed.1 = self.log.len();
         self.soft = Soft::default();
         if let Some(group) = &self.hard {
-            self.soft.take_up(group, &self.config, self.now);
+            self.soft.take_up(group, &self.config, &self.config.times.usual, self.now);
         }
     }
 

@@ -190,9 +190,17 @@ impl Alone {
     }
 
     pub fn alter(&mut self, topic: &str, change: Change) -> Option<Why> {
-        let topics = vec![ConfigChange { topic: topic.into(), change }];
+        let topics = vec![ConfigChange { name: topic.into(), change }];
         match self.ask(Request::AlterConfigs { topics, validate_only: false }) {
             Reply::AlteredConfigs(mut all) => all.pop().unwrap().1.err().map(|r| r.why),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn alter_group(&mut self, group: &str, change: Change) -> Result<(), Refusal> {
+        let groups = vec![ConfigChange { name: group.into(), change }];
+        match self.ask(Request::AlterGroupConfigs { groups, validate_only: false }) {
+            Reply::AlteredConfigs(mut all) => all.pop().unwrap().1,
             other => panic!("{other:?}"),
         }
     }

@@ -12,7 +12,7 @@ use engine::ids::{
 };
 
 /// How many kinds of requests there are.
-pub const REQUESTS: u8 = 14;
+pub const REQUESTS: u8 = 15;
 /// How many kinds of replies there are.
 pub const REPLIES: u8 = 14;
 
@@ -34,6 +34,7 @@ pub fn number_of_request(request: &Request) -> u8 {
         Request::UpdateFeatures { .. } => 11,
         Request::PurgedTopics { .. } => 12,
         Request::NewTerms { .. } => 13,
+        Request::AlterGroupConfigs { .. } => 14,
     }
 }
 
@@ -265,10 +266,7 @@ impl Any {
                 }),
                 validate_only,
             },
-            4 => Request::AlterConfigs {
-                topics: self.list(|any| ConfigChange { topic: any.text(), change: any.change() }),
-                validate_only,
-            },
+            4 => Request::AlterConfigs { topics: self.list(Any::config_change), validate_only },
             5 => Request::AllocateProducerIds { broker, epoch },
             6 => Request::Heartbeat(Heartbeat {
                 broker,
@@ -292,12 +290,19 @@ impl Any {
             10 => Request::UnregisterBroker { broker },
             11 => Request::UpdateFeatures { updates: self.list(Any::update), validate_only },
             12 => Request::PurgedTopics { broker, topics: self.list(Any::topic_id) },
+            14 => {
+                Request::AlterGroupConfigs { groups: self.list(Any::config_change), validate_only }
+            }
             _ => Request::NewTerms {
                 broker,
                 epoch,
                 partitions: self.list(|any| (any.partition(), LeaderEpoch(any.word() as i32))),
             },
         }
+    }
+
+    fn config_change(&mut self) -> ConfigChange {
+        ConfigChange { name: self.text(), change: self.change() }
     }
 
     fn topic(&mut self) -> Topic {

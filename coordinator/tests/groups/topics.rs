@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use coordinator::group::assignor::Partitions;
+use coordinator::group::consumer::times::Own;
 use coordinator::group::consumer::topics::{Topics, View};
 use engine::ids::{PartitionIndex, TopicId};
 
@@ -12,6 +13,7 @@ use engine::ids::{PartitionIndex, TopicId};
 pub struct Table {
     version: i64,
     topics: BTreeMap<String, (TopicId, i32)>,
+    own: BTreeMap<String, Own>,
 }
 
 impl Table {
@@ -26,6 +28,13 @@ impl Table {
         self.version += 1;
         let id = TopicId::from_bytes([u8::try_from(self.version).expect("few"); 16]);
         self.topics.entry(name.into()).or_insert((id, 0)).1 = partitions;
+    }
+
+    /// Gives a group settings of its own.
+    #[allow(dead_code, reason = "each test file uses its part")]
+    pub fn set_own(&mut self, group: &str, own: Own) {
+        self.version += 1;
+        self.own.insert(group.into(), own);
     }
 
     /// As requests show it.
@@ -56,5 +65,9 @@ impl Topics for Table {
 
     fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         Box::new(self.topics.keys().map(String::as_str))
+    }
+
+    fn own(&self, group: &str) -> Own {
+        self.own.get(group).copied().unwrap_or_default()
     }
 }

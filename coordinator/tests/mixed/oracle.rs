@@ -92,7 +92,7 @@ impl Oracle {
             }),
             Some(Group::Consumer(group)) => {
                 let (id, epoch, at) = (&client.id, client.epoch, PartitionIndex(partition));
-                group.check_commit(id, epoch).is_ok()
+                group.check_commit(id, epoch, false).is_ok()
                     && group.may_commit(id, epoch, Some(topic), at).is_ok()
             }
         };

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use coordinator::group::consumer::heartbeat::Heartbeat as Beat;
+use coordinator::group::consumer::times::{Bounds, Times};
 use coordinator::group::consumer::topics::{Topics, View};
 use coordinator::group::consumer::{ConsumerConfig, Mutant};
 use coordinator::group::records::Record;
@@ -110,9 +111,13 @@ pub struct World {
 
 impl World {
     pub fn new(seed: u64, mutant: Option<Mutant>) -> World {
-        let consumer = ConsumerConfig {
+        let usual = Times {
             session: Duration::from_secs(6),
             heartbeat_interval: Duration::from_secs(1),
+            assignment_interval: Duration::ZERO,
+        };
+        let consumer = ConsumerConfig {
+            times: Bounds { usual, min: usual, max: usual },
             mutant,
             ..ConsumerConfig::default()
         };

@@ -1,5 +1,5 @@
-//! AlterConfigs and IncrementalAlterConfigs: topics change their settings; brokers do not while
-//! they run. Kafka's `ConfigAdminManager.preprocess`, then its controller.
+//! AlterConfigs and IncrementalAlterConfigs: topics and groups change their settings; brokers do
+//! not while they run. Kafka's `ConfigAdminManager.preprocess`, then its controller.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +14,7 @@ use crate::wire::alter_configs::{
     APPEND, AlterConfigsRequest, AlterConfigsResponse, ChangedEntry, DELETE,
     IncrementalAlterConfigsRequest, IncrementalAlterConfigsResponse, Outcome, SET, SUBTRACT,
 };
-use crate::wire::describe_configs::{RESOURCE_BROKER, RESOURCE_TOPIC};
+use crate::wire::describe_configs::{RESOURCE_BROKER, RESOURCE_GROUP, RESOURCE_TOPIC};
 use crate::wire::{DecodeError, Encoded, ErrorCode, Reader};
 
 /// How long an answer waits for the controller; these requests bring no time of their own.
@@ -88,8 +88,8 @@ fn edit(entry: ChangedEntry<'_>) -> Result<(String, Edit), Refused> {
     Ok((entry.name.to_owned(), edit))
 }
 
-/// Lets the controller decide about topics, and refuses the rest; one outcome for each resource
-/// that was named, in that order.
+/// Lets the controller decide about topics and groups, and refuses the rest; one outcome for each
+/// resource that was named, in that order.
 async fn alter<'a, E: NetEnv>(
     shard: &Shard<E>,
     wanted: Vec<Wanted<'a>>,
@@ -99,17 +99,18 @@ async fn alter<'a, E: NetEnv>(
     for one in &wanted {
         *mentions.entry((one.resource_type, one.resource_name)).or_default() += 1;
     }
-    let mut changes = Vec::new();
+    let (mut topics, mut groups) = (Vec::new(), Vec::new());
     let mut decided: Vec<Decided<'a>> = Vec::with_capacity(wanted.len());
     for one in wanted {
         let (kind, name) = (one.resource_type, one.resource_name);
         let outcome = if mentions[&(kind, name)] > 1 {
             let message = "Each resource must appear at most once.".to_owned();
             Some(Err((ErrorCode::InvalidRequest, message)))
-        } else if kind == RESOURCE_TOPIC {
+        } else if kind == RESOURCE_TOPIC || kind == RESOURCE_GROUP {
             match one.change {
                 Ok(change) => {
-                    changes.push(ConfigChange { topic: name.to_owned(), change });
+                    let changes = if kind == RESOURCE_TOPIC { &mut topics } else { &mut groups };
+                    changes.push(ConfigChange { name: name.to_owned(), change });
                     None
                 }
                 Err(refused) => Some(Err(refused)),
@@ -119,9 +120,13 @@ async fn alter<'a, E: NetEnv>(
         };
         decided.push((kind, name, outcome));
     }
-    let mut of_topics = decide(shard, changes, validate_only).await.into_iter();
+    let (count, request) = (topics.len(), Request::AlterConfigs { topics, validate_only });
+    let mut of_topics = decide(shard, count, request).await.into_iter();
+    let (count, request) = (groups.len(), Request::AlterGroupConfigs { groups, validate_only });
+    let mut of_groups = decide(shard, count, request).await.into_iter();
     let each = decided.into_iter().map(|(kind, name, outcome)| {
-        let outcome = outcome.unwrap_or_else(|| of_topics.next().expect("each change was decided"));
+        let found = if kind == RESOURCE_TOPIC { &mut of_topics } else { &mut of_groups };
+        let outcome = outcome.unwrap_or_else(|| found.next().expect("each change was decided"));
         let of = Outcome {
             resource_type: kind,
             resource_name: Cow::Borrowed(name),
@@ -137,18 +142,16 @@ async fn alter<'a, E: NetEnv>(
     each.collect()
 }
 
-/// One outcome for each change; their topics are distinct.
+/// One outcome for each of `count` changes that are asked for; their names are distinct.
 async fn decide<E: NetEnv>(
     shard: &Shard<E>,
-    changes: Vec<ConfigChange>,
-    validate_only: bool,
+    count: usize,
+    request: Request,
 ) -> Vec<Result<(), Refused>> {
-    if changes.is_empty() {
+    if count == 0 {
         return Vec::new();
     }
-    let count = changes.len();
-    let decision = Request::AlterConfigs { topics: changes, validate_only };
-    match admin::decide(shard, decision, DECISION_WAIT_MS).await {
+    match admin::decide(shard, request, DECISION_WAIT_MS).await {
         Ok(Reply::AlteredConfigs(outcomes)) => outcomes
             .into_iter()
             .map(|(_, outcome)| {
@@ -161,7 +164,8 @@ async fn decide<E: NetEnv>(
     }
 }
 
-/// What is said to changes of anything but a topic: a broker takes those that change nothing.
+/// What is said to changes of anything but a topic or a group: a broker takes those that change
+/// nothing.
 fn of_another(me: i32, wanted: &Wanted<'_>) -> Result<(), Refused> {
     let name = wanted.resource_name;
     let invalid = |message| Err((ErrorCode::InvalidRequest, message));

@@ -139,6 +139,13 @@ pub fn list_config_resources<E: NetEnv>(
             resource_type: RESOURCE_BROKER,
         }));
     }
+    if listed(RESOURCE_GROUP) {
+        let groups = image.cluster().configured_groups();
+        resources.extend(groups.map(|(name, _)| ConfigResource {
+            resource_name: Cow::Borrowed(name),
+            resource_type: RESOURCE_GROUP,
+        }));
+    }
     let config_resources = Array::from(resources);
     Ok(header.encode(&ListConfigResourcesResponse { config_resources, ..Default::default() }))
 }

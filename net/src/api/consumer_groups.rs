@@ -28,9 +28,12 @@ use crate::wire::consumer_group_heartbeat::{
 };
 use crate::wire::{DecodeError, DecodeErrorKind, Encoded, ErrorCode, Reader};
 
-/// Whether the cluster has switched the protocol on.
-fn is_on(image: &Image) -> bool {
-    image.cluster().features().any(|(name, level)| name == GROUP_VERSION && level >= 1)
+/// Whether the cluster has switched the protocol on, and this broker's operator has not switched it
+/// off.
+fn is_on<E: NetEnv>(shard: &Shard<E>, image: &Image) -> bool {
+    let is_allowed = shard.options().broker.consumer_protocol;
+    is_allowed
+        && image.cluster().features().any(|(name, level)| name == GROUP_VERSION && level >= 1)
 }
 
 /// Answers ConsumerGroupHeartbeat.
@@ -51,7 +54,7 @@ pub async fn heartbeat<E: NetEnv>(
         error_message: message.map(Cow::Owned),
         ..Default::default()
     };
-    if !is_on(&shard.image()) {
+    if !is_on(shard, &shard.image()) {
         return Ok(header.encode(&failed(ErrorCode::UnsupportedVersion, None)));
     }
     // From version 1 on the member chooses its id itself (KIP-1082).
@@ -140,13 +143,13 @@ pub async fn describe<E: NetEnv>(
         ..Default::default()
     };
     let image = shard.image();
-    let unserved = match is_on(&image) {
+    let unserved = match is_on(shard, &image) {
         true => ErrorCode::NotCoordinator,
         false => ErrorCode::UnsupportedVersion,
     };
     let mut told: Vec<DescribedGroup<'_>> =
         (0..groups.len()).map(|at| failed(at, unserved, None)).collect();
-    let here = if is_on(&image) { by_home(shard, &groups).0 } else { Default::default() };
+    let here = if is_on(shard, &image) { by_home(shard, &groups).0 } else { Default::default() };
     for (partition, places) in here {
         let asked = Request::DescribeConsumers(named(&groups, &places));
         match ask_partition(shard, partition, asked).await {

@@ -1,14 +1,15 @@
-//! DescribeConfigs: settings of topics and of this broker, each with its value, where the value
-//! comes from, what else it could be, and what it does.
+//! DescribeConfigs: settings of topics, of groups and of this broker, each with its value, where the
+//! value comes from, what else it could be, and what it does.
 //!
 //! Topics and the broker have the same settings under different names: the engine's table knows
 //! both. Deliberately absent: settings that change while the broker runs (all of the broker's are
-//! read-only), and resources without settings here (groups, client metrics, loggers).
+//! read-only), and resources without settings here (client metrics, loggers).
 
 use std::borrow::Cow;
 
 use coordinator::cluster::Topic;
 use coordinator::controller::check_topic_name;
+use coordinator::group::consumer::times::{self, Own};
 use engine::config::{Kind, LogOverrides, SETTINGS, Setting};
 
 use super::admin::Header;
@@ -18,8 +19,9 @@ use crate::env::NetEnv;
 use crate::shard::Shard;
 use crate::topic_config;
 use crate::wire::describe_configs::{
-    DescribeConfigsRequest, DescribeConfigsResponse, Entry, RESOURCE_BROKER, RESOURCE_TOPIC,
-    RequestResource, ResponseResource, SOURCE_DEFAULT, SOURCE_STATIC_BROKER, SOURCE_TOPIC, Synonym,
+    DescribeConfigsRequest, DescribeConfigsResponse, Entry, RESOURCE_BROKER, RESOURCE_GROUP,
+    RESOURCE_TOPIC, RequestResource, ResponseResource, SOURCE_DEFAULT, SOURCE_GROUP,
+    SOURCE_STATIC_BROKER, SOURCE_TOPIC, Synonym,
 };
 use crate::wire::{DecodeError, Encoded, ErrorCode, Reader};
 
@@ -102,6 +104,41 @@ fn told(
         kind: setting.kind,
         documentation: setting.documentation(),
     }
+}
+
+/// All settings of a group, which need not be there: as they were set, even if this broker's bounds
+/// are narrower by now (Kafka's `ConfigHelper.createGroupConfigEntry`).
+pub fn of_group<E: NetEnv>(shard: &Shard<E>, group: &str) -> Vec<Told> {
+    let options = shard.options();
+    let image = shard.image();
+    let overrides = image.group_overrides(group);
+    let own = overrides.map(Own::of).unwrap_or_default();
+    let times = own.over(&options.broker.groups.consumer.times.usual);
+    let told = |setting: &'static times::Setting| {
+        let value = Some(setting.millis(&times).to_string());
+        let is_own = overrides.is_some_and(|overrides| overrides.contains_key(setting.name));
+        let (name, source) = (setting.name, SOURCE_GROUP);
+        let own = is_own.then(|| Origin { name, value: value.clone(), source });
+        let given = |shown: &&Shown| shown.name == setting.usual && shown.source != Source::Default;
+        let given = options.settings.iter().find(given).map(|shown| Origin {
+            name: setting.usual,
+            value: shown.value.clone(),
+            source: SOURCE_STATIC_BROKER,
+        });
+        let default = Origin {
+            name: setting.usual,
+            value: Some(setting.default.to_owned()),
+            source: SOURCE_DEFAULT,
+        };
+        Told {
+            name: setting.name,
+            value,
+            origins: own.into_iter().chain(given).chain([default]).collect(),
+            kind: Kind::Int,
+            documentation: setting.sentence,
+        }
+    };
+    times::SETTINGS.iter().map(told).collect()
 }
 
 /// One setting of the broker (Kafka's `ConfigHelper.createBrokerConfigEntry`).
@@ -192,6 +229,8 @@ fn find<E: NetEnv>(
                 None => Err((ErrorCode::UnknownTopicOrPartition, String::new())),
             }
         }
+        RESOURCE_GROUP if name.is_empty() => invalid("Group name must not be empty".to_owned()),
+        RESOURCE_GROUP => Ok(of_group(shard, name)),
         // What was changed for all brokers while they run: nothing can be.
         RESOURCE_BROKER if name.is_empty() => Ok(Vec::new()),
         RESOURCE_BROKER => {

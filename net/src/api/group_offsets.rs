@@ -48,6 +48,9 @@ impl<'a> Named<'a> {
     }
 }
 
+/// First version of OffsetCommit that knows members of the consumer protocol.
+const MEMBER_EPOCHS: i16 = 9;
+
 /// First version in which topics are named by id.
 const BY_ID: i16 = 10;
 
@@ -84,6 +87,7 @@ pub async fn commit<E: NetEnv>(
         member: request.member_id.to_owned(),
         instance: request.group_instance_id.map(str::to_owned),
         generation: request.generation_id_or_member_epoch,
+        is_old: header.version < MEMBER_EPOCHS,
         retention,
         topics: topics.collect(),
     };
@@ -94,7 +98,7 @@ pub async fn commit<E: NetEnv>(
             Ok(Reply::OffsetsCommitted(outcomes)) => outcomes.map_err(|fault| {
                 // Kafka's answer to who cannot understand another.
                 match fault {
-                    GroupFault::GroupIdNotFound if header.version < 9 => {
+                    GroupFault::GroupIdNotFound if header.version < MEMBER_EPOCHS => {
                         ErrorCode::IllegalGeneration
                     }
                     fault => of_group(fault),

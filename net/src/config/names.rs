@@ -55,14 +55,11 @@ const MEANINGLESS: &str = "
     delegation.token.secret.key delete.records.purgatory.purge.interval.requests
     early.start.listeners errors.deadletterqueue.auto.create.topics.enable
     errors.deadletterqueue.topic.name.prefix fetch.purgatory.purge.interval.requests
-    follower.fetch.last.tiered.offset.enable group.consumer.assignment.interval.ms
-    group.consumer.assignor.offload.enable group.consumer.max.assignment.interval.ms
-    group.consumer.max.heartbeat.interval.ms group.consumer.max.session.timeout.ms
-    group.consumer.min.assignment.interval.ms group.consumer.min.heartbeat.interval.ms
-    group.consumer.min.session.timeout.ms group.consumer.regex.refresh.interval.ms
+    follower.fetch.last.tiered.offset.enable
+    group.consumer.assignor.offload.enable group.consumer.regex.refresh.interval.ms
     group.coordinator.append.linger.ms
     group.coordinator.background.threads group.coordinator.cached.buffer.max.bytes
-    group.coordinator.rebalance.protocols group.coordinator.threads
+    group.coordinator.threads
 
     group.share.assignment.interval.ms
     group.share.assignor.offload.enable group.share.assignors group.share.delivery.count.limit
@@ -98,7 +95,7 @@ const MEANINGLESS: &str = "
     metrics.jmx.exclude metrics.jmx.include metrics.num.samples metrics.recording.level
     metrics.sample.window.ms num.io.threads num.network.threads
     num.recovery.threads.per.data.dir num.replica.alter.log.dirs.threads num.replica.fetchers
-    offsets.commit.timeout.ms offsets.load.buffer.size
+    offsets.load.buffer.size
 
     offsets.topic.compression.codec
     principal.builder.class

@@ -333,22 +333,88 @@ pub static SETTINGS: &[Setting] = &[
         }),
     ),
     row(
+        "group.coordinator.rebalance.protocols",
+        Values::List,
+        "classic,consumer",
+        "protocols",
+        "Protocols that groups may speak; `classic` is one of them.",
+        Apply::Text(protocols),
+    ),
+    row(
         "group.consumer.session.timeout.ms",
         Values::Number(1, I32_MAX),
         "45000",
         "ms",
         "How long a member of a group of the consumer protocol may be silent.",
-        Apply::Number(|config, n| config.groups.consumer.session = Duration::from_millis(n as u64)),
+        Apply::Number(|config, n| config.groups.consumer.times.usual.session = millis(n)),
+    ),
+    row(
+        "group.consumer.min.session.timeout.ms",
+        Values::Number(1, I32_MAX),
+        "45000",
+        "ms",
+        "Shortest such time, for the broker and for a group that has its own.",
+        Apply::Number(|config, n| config.groups.consumer.times.min.session = millis(n)),
+    ),
+    row(
+        "group.consumer.max.session.timeout.ms",
+        Values::Number(1, I32_MAX),
+        "60000",
+        "ms",
+        "Longest such time, for the broker and for a group that has its own.",
+        Apply::Number(|config, n| config.groups.consumer.times.max.session = millis(n)),
     ),
     row(
         "group.consumer.heartbeat.interval.ms",
         Values::Number(1, I32_MAX),
         "5000",
         "ms",
-        "How often such a member is to send a heartbeat.",
+        "How often a member of a group of the consumer protocol is to send a heartbeat.",
         Apply::Number(|config, n| {
-            config.groups.consumer.heartbeat_interval = Duration::from_millis(n as u64)
+            config.groups.consumer.times.usual.heartbeat_interval = millis(n);
         }),
+    ),
+    row(
+        "group.consumer.min.heartbeat.interval.ms",
+        Values::Number(1, I32_MAX),
+        "5000",
+        "ms",
+        "Shortest such interval, for the broker and for a group that has its own.",
+        Apply::Number(|config, n| config.groups.consumer.times.min.heartbeat_interval = millis(n)),
+    ),
+    row(
+        "group.consumer.max.heartbeat.interval.ms",
+        Values::Number(1, I32_MAX),
+        "15000",
+        "ms",
+        "Longest such interval, for the broker and for a group that has its own.",
+        Apply::Number(|config, n| config.groups.consumer.times.max.heartbeat_interval = millis(n)),
+    ),
+    row(
+        "group.consumer.assignment.interval.ms",
+        Values::Number(0, I32_MAX),
+        "1000",
+        "ms",
+        "How long such a group's target assignment stands before another is made.",
+        Apply::Number(|config, n| {
+            config.groups.consumer.times.usual.assignment_interval = millis(n);
+        }),
+    ),
+    row(
+        "group.consumer.min.assignment.interval.ms",
+        Values::Number(0, I32_MAX),
+        "0",
+        "ms",
+        "Shortest such time, for the broker and for a group that has its own.",
+        Apply::Number(|config, n| config.groups.consumer.times.min.assignment_interval = millis(n)),
+    ),
+    row(
+        "group.consumer.max.assignment.interval.ms",
+        Values::Number(0, I32_MAX),
+        "15000",
+        "ms",
+        "Longest such time, for the broker and for a group that has its own.",
+        Apply::Number(|config, n| config.groups.consumer.times.max.assignment_interval = millis(n)),
     ),
     row(
         "group.consumer.max.size",
@@ -401,6 +467,14 @@ pub static SETTINGS: &[Setting] = &[
         Apply::Number(|config, n| {
             config.groups.offsets_retention_check = Duration::from_millis(n as u64)
         }),
+    ),
+    row(
+        "offsets.commit.timeout.ms",
+        Values::Number(1, I32_MAX),
+        "5000",
+        "ms",
+        "How long a request to a group may wait for what it writes to be on all replicas in sync.",
+        Apply::Number(|config, n| config.offsets_topic.commit_max = millis(n)),
     ),
     row(
         "offsets.topic.num.partitions",
@@ -566,6 +640,11 @@ pub static SETTINGS: &[Setting] = &[
     ),
 ];
 
+/// `n` milliseconds, which are not negative.
+fn millis(n: i64) -> Duration {
+    Duration::from_millis(n as u64)
+}
+
 fn data_dir(config: &mut BrokerConfig, text: &str) -> Result<(), String> {
     let dirs: Vec<&str> = text.split(',').map(str::trim).filter(|dir| !dir.is_empty()).collect();
     match dirs[..] {
@@ -601,7 +680,29 @@ fn assignors(config: &mut BrokerConfig, text: &str) -> Result<(), String> {
     let found = names.map(|name| {
         Assignor::by_name(name).ok_or_else(|| format!("`{name}` is neither `uniform` nor `range`"))
     });
-    config.groups.consumer.assignors = found.collect::<Result<_, _>>()?;
+    let mut assignors = Vec::new();
+    for found in found {
+        let assignor = found?;
+        // Named twice it is no other, as in Kafka.
+        if !assignors.contains(&assignor) {
+            assignors.push(assignor);
+        }
+    }
+    config.groups.consumer.assignors = assignors;
+    Ok(())
+}
+
+fn protocols(config: &mut BrokerConfig, text: &str) -> Result<(), String> {
+    let names: Vec<&str> = text.split(',').map(str::trim).collect();
+    // Those that Kafka has; nobody speaks the last two here.
+    let known = ["classic", "consumer", "share", "streams"];
+    if let Some(other) = names.iter().find(|name| !known.contains(name)) {
+        return Err(format!("`{other}` is none of {}", known.join(", ")));
+    }
+    if !names.contains(&"classic") {
+        return Err("disabling the `classic` protocol is not supported".into());
+    }
+    config.consumer_protocol = names.contains(&"consumer");
     Ok(())
 }
 

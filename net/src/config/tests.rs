@@ -220,3 +220,72 @@ fn what_is_shown_names_its_source() {
     assert_eq!((segment.value.as_deref(), segment.source), (Some("1073741824"), Source::Default));
     assert_eq!(shown("fetch.max.bytes").unwrap().value.as_deref(), Some("57671680"));
 }
+
+#[test]
+fn the_times_of_groups_hold_together() {
+    let settings = |text: &str| text.split_whitespace().collect::<Vec<_>>().join("\n");
+    for (text, expected) in [
+        (
+            "group.consumer.session.timeout.ms=44999",
+            "server.properties:1: group.consumer.session.timeout.ms: must be greater than or equal \
+             to group.consumer.min.session.timeout.ms",
+        ),
+        (
+            "group.consumer.session.timeout.ms=60001",
+            "server.properties:1: group.consumer.session.timeout.ms: must be less than or equal to \
+             group.consumer.max.session.timeout.ms",
+        ),
+        (
+            "group.consumer.min.session.timeout.ms=5000 group.consumer.session.timeout.ms=5000",
+            "default: group.consumer.heartbeat.interval.ms: must be less than \
+             group.consumer.session.timeout.ms",
+        ),
+        (
+            "group.consumer.max.heartbeat.interval.ms=4999",
+            "server.properties:1: group.consumer.max.heartbeat.interval.ms: must be greater than \
+             or equal to group.consumer.min.heartbeat.interval.ms",
+        ),
+        (
+            "group.consumer.min.assignment.interval.ms=1001",
+            "default: group.consumer.assignment.interval.ms: must be greater than or equal to \
+             group.consumer.min.assignment.interval.ms",
+        ),
+        (
+            "group.max.session.timeout.ms=5999",
+            "server.properties:1: group.max.session.timeout.ms: must be greater than or equal to \
+             group.min.session.timeout.ms",
+        ),
+    ] {
+        assert_eq!(complaints(file(&settings(text))), expected);
+    }
+    // At their limits.
+    let text = "group.consumer.min.session.timeout.ms=5001 group.consumer.session.timeout.ms=5001 \
+                group.consumer.max.heartbeat.interval.ms=5000 group.max.session.timeout.ms=6000 \
+                group.consumer.min.assignment.interval.ms=1000 offsets.commit.timeout.ms=1";
+    let config = resolve(file(&settings(text))).unwrap().config;
+    let times = &config.groups.consumer.times;
+    assert_eq!(times.usual.session, Duration::from_millis(5001));
+    assert_eq!(*times, config.topics.group_times, "the controller goes by the same");
+    assert_eq!(config.offsets_topic.commit_max, Duration::from_millis(1));
+}
+
+#[test]
+fn protocols_assignors_and_migration_are_lists_of_what_there_is() {
+    let config = |text: &str| resolve(file(text)).unwrap().config;
+    assert!(
+        config("group.coordinator.rebalance.protocols=classic,consumer,streams").consumer_protocol
+    );
+    assert!(!config("group.coordinator.rebalance.protocols=classic").consumer_protocol);
+    let range = config("group.consumer.assignors=range, uniform,range").groups.consumer.assignors;
+    assert_eq!(range.iter().map(|one| one.name()).collect::<Vec<_>>(), ["range", "uniform"]);
+    for (text, expected) in [
+        ("group.coordinator.rebalance.protocols=consumer", "disabling the `classic` protocol"),
+        ("group.coordinator.rebalance.protocols=classic,none", "`none` is none of classic"),
+        ("group.consumer.assignors=", "`` is neither `uniform` nor `range`"),
+        ("group.consumer.assignors=uniform,org.example.Mine", "`org.example.Mine` is neither"),
+        ("group.consumer.migration.policy=sideways", "`sideways` is none of `bidirectional`"),
+    ] {
+        let complaints = complaints(file(text));
+        assert!(complaints.contains(expected), "{complaints}");
+    }
+}

@@ -30,6 +30,8 @@ pub const SOURCE_DYNAMIC_DEFAULT_BROKER: i8 = 3;
 pub const SOURCE_STATIC_BROKER: i8 = 4;
 /// Source: nobody set it.
 pub const SOURCE_DEFAULT: i8 = 5;
+/// Source: the group itself.
+pub const SOURCE_GROUP: i8 = 8;
 
 /// Value type: true or false.
 pub const TYPE_BOOLEAN: i8 = 1;

@@ -22,6 +22,7 @@ layout! {
         UpdateFeatures { updates: Vec<FeatureUpdateV1>, validate_only: bool, },
         PurgedTopics { broker: i32, topics: Vec<[u8; 16]>, },
         NewTerms { broker: i32, epoch: i64, partitions: Vec<(([u8; 16], i32), i32)>, },
+        AlterGroupConfigs { groups: Vec<ConfigChangeV1>, validate_only: bool, },
     }
 
     struct RegistrationV1 of Registration {
@@ -66,7 +67,7 @@ layout! {
     }
 
     struct ConfigChangeV1 of ConfigChange {
-        topic: String,
+        name: String,
         change: ChangeV1,
     }
 

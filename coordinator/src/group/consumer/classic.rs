@@ -118,6 +118,7 @@ pub fn join(
     let Some(after) = draft.reconcile(soft, &id, Some(&owned)) else {
         return Err(Fault::UnknownMemberId);
     };
+    draft.check_size(soft)?;
     if replaced_another_kind && draft.downgrade(soft, out) {
         draft.finish(out);
         return Ok(Joined { member: id.to_string(), generation: after.epoch, protocol });
@@ -198,7 +199,7 @@ pub fn sync(
         return Err(Fault::RebalanceInProgress);
     }
     soft.unset(&id, Alarm::Sync);
-    soft.watch(&id, value, scene.config, scene.at.now);
+    soft.watch(&id, value, &scene.times, scene.at.now);
     let partitions = by_name(&current.partitions(), scene.topics);
     Ok(embedded::write_assignment(version_of(classic), &partitions))
 }
@@ -212,7 +213,7 @@ pub fn heartbeat(
     present: &Present,
 ) -> Result<(), Fault> {
     let Found { id, current, value, .. } = find_classic(group, present)?;
-    soft.watch(&id, value, scene.config, scene.at.now);
+    soft.watch(&id, value, &scene.times, scene.at.now);
     let has_to = current.epoch < group.epoch()
         || match current.state {
             MemberState::UnrevokedPartitions => true,

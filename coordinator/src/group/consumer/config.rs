@@ -3,16 +3,15 @@
 use std::time::Duration;
 
 use super::mutant::Mutant;
+use super::times::Bounds;
 use crate::group::assignor::Assignor;
+use crate::group::config::RECORDS_BYTES_MAX;
 
 /// Kafka's names in brackets; the defaults are Kafka's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerConfig {
-    /// How long a member may be silent (`group.consumer.session.timeout.ms`, or the group's own
-    /// `consumer.session.timeout.ms`).
-    pub session: Duration,
-    /// How often a member is to send a heartbeat (`group.consumer.heartbeat.interval.ms`).
-    pub heartbeat_interval: Duration,
+    /// The times that groups go by, and between what a group may have its own.
+    pub times: Bounds,
     /// Most members of one group (`group.consumer.max.size`).
     pub members_max: usize,
     /// Most members of a classic group, which a consumer group may become (`group.max.size`).
@@ -22,10 +21,9 @@ pub struct ConsumerConfig {
     pub assignors: Vec<Assignor>,
     /// Which ways a group may go between protocols (`group.consumer.migration.policy`).
     pub migration: Migration,
-    /// How long a target assignment stands before another is made, so that many members who come
-    /// at once do not each bring about one (`group.consumer.assignment.interval.ms`, KIP-1263). The
-    /// first of a group is made at once.
-    pub assignment_interval: Duration,
+    /// Most bytes of records that one request may bring about
+    /// ([`crate::group::GroupConfig::records_bytes_max`]).
+    pub records_bytes_max: usize,
     /// A bug on purpose, for tests that prove that they would see it. `None` everywhere else.
     pub mutant: Option<Mutant>,
 }
@@ -58,13 +56,12 @@ impl Migration {
 impl Default for ConsumerConfig {
     fn default() -> ConsumerConfig {
         ConsumerConfig {
-            session: Duration::from_secs(45),
-            heartbeat_interval: Duration::from_secs(5),
+            times: Bounds::default(),
             members_max: i32::MAX as usize,
             classic_members_max: i32::MAX as usize,
             assignors: Assignor::ALL.to_vec(),
             migration: Migration::Bidirectional,
-            assignment_interval: Duration::ZERO,
+            records_bytes_max: RECORDS_BYTES_MAX,
             mutant: None,
         }
     }

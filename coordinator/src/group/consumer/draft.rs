@@ -6,7 +6,7 @@ use super::convert::ClassicGroup;
 use super::records::{Change, Current, GroupValue, MemberValue, PatternValue};
 use super::soft::Soft;
 use super::topics::{Topics, UNKNOWN};
-use super::{ConsumerConfig, ConsumerGroup, Mutant, Record, patterns};
+use super::{ConsumerConfig, ConsumerGroup, Fault, Mutant, Record, Times, patterns};
 use crate::group::assignor::Partitions;
 use crate::machine::Moment;
 
@@ -15,6 +15,8 @@ use crate::machine::Moment;
 pub struct Scene<'a> {
     /// The limits.
     pub config: &'a ConsumerConfig,
+    /// The times that the group goes by.
+    pub times: Times,
     /// The topics of the cluster.
     pub topics: &'a dyn Topics,
     /// The moment.
@@ -39,6 +41,8 @@ pub(super) struct Draft<'a> {
     before: Option<&'a ConsumerGroup>,
     after: Option<ConsumerGroup>,
     changes: Vec<Change>,
+    /// What is wanted leads to more than the log can hold.
+    is_too_large: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -48,7 +52,7 @@ impl<'a> Draft<'a> {
         scene: Scene<'a>,
     ) -> Draft<'a> {
         let after = group.is_none().then(ConsumerGroup::default);
-        Draft { name, scene, before: group, after, changes: Vec::new() }
+        Draft { name, scene, before: group, after, changes: Vec::new(), is_too_large: false }
     }
 
     pub(super) fn group(&self) -> &ConsumerGroup {
@@ -164,14 +168,71 @@ impl<'a> Draft<'a> {
                 soft.topics_version = Some(version);
             }
         }
-        let rested = |at| self.scene.at.now.since(at) >= self.scene.config.assignment_interval;
+        let rested = |at| self.scene.at.now.since(at) >= self.scene.times.assignment_interval;
         let is_old = self.group().epoch() > self.group().target_epoch();
-        if is_old && soft.assigned_at.is_none_or(rested) {
-            soft.assigned_at = Some(self.scene.at.now);
-            for change in self.group().new_target(self.scene.config, self.scene.topics) {
-                self.put(change);
-            }
+        let is_due = soft.assigned_at.is_none_or(rested);
+        // Whoever brings more than the log can hold is told so itself, and not those who come by
+        // when the target is due.
+        if !is_old || !(is_due || (bump && self.may_be_too_large())) {
+            return;
         }
+        let target = self.group().new_target(self.scene.config, self.scene.topics);
+        let fits = self.bytes(&target) <= self.scene.config.records_bytes_max;
+        self.is_too_large = bump && !fits;
+        if !is_due {
+            return;
+        }
+        soft.assigned_at = Some(self.scene.at.now);
+        if fits {
+            target.into_iter().for_each(|change| self.put(change));
+        } else if !bump {
+            // Topics have grown. Everybody goes on with what they have.
+            let (group, epoch) = (self.name, self.group().epoch());
+            tracing::error!(%group, epoch, "its target is larger than one batch of the log holds");
+        }
+    }
+
+    /// Whether a target of all of its members could be more than one batch; an estimate from above,
+    /// which costs no assignment.
+    fn may_be_too_large(&self) -> bool {
+        /// What a member's record takes beyond names, topics and partitions.
+        const MEMBER_BYTES: usize = 128;
+        /// What a topic takes in it, and what a partition.
+        const TOPIC_BYTES: usize = 24;
+        const PARTITION_BYTES: usize = 4;
+        if self.scene.config.mutant == Some(Mutant::LateTargetUnchecked) {
+            return false;
+        }
+        let group = self.group();
+        let wanted = group.wanted_by_any(self.scene.topics);
+        let counts = wanted.iter().map(|(_, count)| usize::try_from(*count).unwrap_or(0));
+        let partitions: usize = counts.sum();
+        let names: usize = group.members().map(|(id, _)| id.len()).sum();
+        let each = MEMBER_BYTES + self.name.len() + TOPIC_BYTES * wanted.len();
+        let bytes = names + group.members().len() * each + PARTITION_BYTES * partitions;
+        bytes > self.scene.config.records_bytes_max
+    }
+
+    /// How many bytes of a batch `changes` take, at the most.
+    fn bytes(&self, changes: &[Change]) -> usize {
+        let record = |change: &Change| Record { group: self.name.clone(), change: change.clone() };
+        changes.iter().map(|change| record(change).bytes()).sum()
+    }
+
+    /// Refuses what the log cannot hold in one batch. Nothing of it is to be kept then.
+    pub(super) fn check_size(&self, soft: &mut Soft) -> Result<(), Fault> {
+        let most = self.scene.config.records_bytes_max;
+        if !self.is_too_large && self.bytes(&self.changes) <= most {
+            return Ok(());
+        }
+        tracing::warn!(group = %self.name, most, "a member wants more than a batch holds");
+        // What was looked at has to be looked at again, and whoever was to go is still there.
+        (soft.topics_version, soft.assigned_at) = (None, None);
+        let forgets = self.scene.config.mutant == Some(Mutant::RefusedPlaceForgotten);
+        if let Some(group) = self.before.filter(|_| !forgets) {
+            soft.watch_again(group, &self.scene.times, self.scene.at.now);
+        }
+        Err(Fault::GroupTooLarge)
     }
 
     /// Leads a member one step towards its target. `owned` is what it says that it has; `None` if

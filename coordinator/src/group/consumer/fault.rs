@@ -45,6 +45,14 @@ pub enum Fault {
     /// GROUP_MAX_SIZE_REACHED: no room for another member.
     #[error("the group is full")]
     GroupMaxSizeReached,
+    /// UNKNOWN_SERVER_ERROR: with what the member wants, the group would be more than one batch of
+    /// the log can hold; nothing of it is kept, and the others go on.
+    #[error("the group is larger than one batch holds")]
+    GroupTooLarge,
+    /// UNSUPPORTED_VERSION: a member of the consumer protocol commits with a version of
+    /// OffsetCommit that does not know member epochs.
+    #[error("members of the consumer protocol commit offsets from version 9 on")]
+    UnsupportedVersion,
     /// ILLEGAL_GENERATION: a member of the classic protocol is not in the generation that it
     /// believes to be in.
     #[error("the member is in another generation")]

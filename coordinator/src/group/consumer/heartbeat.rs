@@ -168,8 +168,9 @@ fn join_or_stay(
         (soft.topics_version, soft.assigned_at) = (None, None);
         return Err(Fault::FencedMemberEpoch { epoch: before.epoch, received: beat.epoch });
     };
+    draft.check_size(soft)?;
     let member = draft.group().member(&id).cloned().expect("it was just put there");
-    soft.watch(&id, &member, scene.config, scene.at.now);
+    soft.watch(&id, &member, &scene.times, scene.at.now);
 
     let subscribes = beat.topics.is_some() || beat.pattern.is_some();
     let says_all = beat.rebalance_ms.is_some() && subscribes && beat.owned.is_some();
@@ -178,7 +179,7 @@ fn join_or_stay(
     Ok(Beaten {
         member: id.to_string(),
         epoch: after.epoch,
-        interval: scene.config.heartbeat_interval,
+        interval: scene.times.heartbeat_interval,
         assignment: is_told.then(|| after.partitions()),
     })
 }
@@ -335,7 +336,7 @@ fn leave(
     Ok(Beaten {
         member: beat.member.clone(),
         epoch: beat.epoch,
-        interval: scene.config.heartbeat_interval,
+        interval: scene.times.heartbeat_interval,
         assignment: None,
     })
 }

@@ -32,12 +32,24 @@ pub enum Mutant {
     /// Members that wait for an answer of a classic group wait on when it becomes a consumer group,
     /// and nobody goes on watching them.
     WaitersForgotten,
+    /// A machine that took over gives members the broker's session before it knows their group's
+    /// own.
+    OwnTimesForgotten,
+    /// Whether a batch holds the target is looked at when it is made, and not when a member joins
+    /// that makes it too large.
+    LateTargetUnchecked,
+    /// A member whose place another was refused is not watched any more.
+    RefusedPlaceForgotten,
 }
 
 impl Mutant {
     /// Those on the way between protocols, which `tests/mixed_groups.rs` sees.
     pub const MIGRATION: [Mutant; 3] =
         [Mutant::UpgradeForgetsOwners, Mutant::DowngradeTakenForAssigned, Mutant::WaitersForgotten];
+
+    /// Those that no random run comes across; `tests/consumer_cases.rs` sees them, case by case.
+    pub const CASES: [Mutant; 3] =
+        [Mutant::OwnTimesForgotten, Mutant::LateTargetUnchecked, Mutant::RefusedPlaceForgotten];
 
     /// Those inside of a consumer group, which `tests/consumer_groups.rs` sees.
     pub const ALL: [Mutant; 8] = [

@@ -10,12 +10,16 @@ impl ConsumerGroup {
     /// generation) may be looked at at all; what partitions it may commit is
     /// [`ConsumerGroup::may_commit`]'s business. -1 and no member: from outside of the group, which
     /// may be as long as nobody is in it.
-    pub fn check_commit(&self, member: &str, epoch: i32) -> Result<(), Fault> {
+    /// `is_old`: it says so in words that have no epochs.
+    pub fn check_commit(&self, member: &str, epoch: i32, is_old: bool) -> Result<(), Fault> {
         if epoch < 0 && self.members.is_empty() {
             return Ok(());
         }
         let value = self.member(member).ok_or(Fault::UnknownMemberId)?;
         let current = self.current(member);
+        if is_old && value.classic.is_none() {
+            return Err(Fault::UnsupportedVersion);
+        }
         if value.classic.is_some() {
             return if epoch == current.epoch { Ok(()) } else { Err(Fault::IllegalGeneration) };
         }

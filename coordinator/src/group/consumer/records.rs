@@ -16,6 +16,9 @@ use engine::time::Timestamp;
 use super::bytes::{BytesError, Reader, Writer};
 use crate::group::assignor::Partitions;
 
+/// What a record takes in a batch beyond its key and value, in bytes; more than it does.
+const RECORD_OVERHEAD: usize = 64;
+
 /// One record; `None` is a tombstone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -173,6 +176,12 @@ impl Record {
     /// Whether a key of this type is one of ours.
     pub const fn knows(key_type: i16) -> bool {
         matches!(key_type, 3..=8 | 16)
+    }
+
+    /// How many bytes of a batch it takes, at the most.
+    pub fn bytes(&self) -> usize {
+        let (key, value) = self.store();
+        key.len() + value.map_or(0, |value| value.len()) + RECORD_OVERHEAD
     }
 
     /// The key and the value as they stand in the log. Names and ids must fit

@@ -9,7 +9,7 @@ use engine::time::Instant;
 use regex::Regex;
 
 use super::records::{Current, MemberState, MemberValue};
-use super::{ConsumerConfig, ConsumerGroup, Mutant};
+use super::{ConsumerConfig, ConsumerGroup, Mutant, Times};
 
 /// What can be due for a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,13 +42,39 @@ pub struct Soft {
 impl Soft {
     /// Begins to watch the members that a machine found in its log: they have a whole session, and
     /// those that are to give something up a whole time for it.
-    pub fn take_up(&mut self, group: &ConsumerGroup, config: &ConsumerConfig, now: Instant) {
+    pub fn take_up(
+        &mut self,
+        group: &ConsumerGroup,
+        config: &ConsumerConfig,
+        times: &Times,
+        now: Instant,
+    ) {
         if config.mutant == Some(Mutant::SessionsNotTakenUp) {
             return;
         }
         for (id, member) in group.members() {
-            self.watch(id, member, config, now);
+            self.watch(id, member, times, now);
             self.watch_revocation(id, member, &group.current(id), config, now);
+        }
+    }
+
+    /// The group's times are known now, which they were not when it was taken up: nobody may be
+    /// silent for longer than they say.
+    pub fn take_up_times(&mut self, group: &ConsumerGroup, times: &Times, now: Instant) {
+        for (id, member) in group.members() {
+            let known = self.by_alarm.get(&(id.clone(), Alarm::Session));
+            if known.is_some_and(|at| *at > now.after(session(member, times))) {
+                self.watch(id, member, times, now);
+            }
+        }
+    }
+
+    /// A decision comes to nothing that had stopped watching members: they are watched again.
+    pub(super) fn watch_again(&mut self, group: &ConsumerGroup, times: &Times, now: Instant) {
+        for (id, member) in group.members() {
+            if !self.by_alarm.contains_key(&(id.clone(), Alarm::Session)) {
+                self.watch(id, member, times, now);
+            }
         }
     }
 
@@ -97,14 +123,10 @@ impl Soft {
         &mut self,
         id: &Rc<str>,
         member: &MemberValue,
-        config: &ConsumerConfig,
+        times: &Times,
         now: Instant,
     ) {
-        let session = match &member.classic {
-            Some(classic) => millis(classic.session_ms),
-            None => config.session,
-        };
-        self.set(id, Alarm::Session, now.after(session));
+        self.set(id, Alarm::Session, now.after(session(member, times)));
     }
 
     /// A member may have to give something up, or nothing any more. The time for it begins once.
@@ -122,6 +144,14 @@ impl Soft {
         } else {
             self.unset(id, Alarm::Rebalance);
         }
+    }
+}
+
+/// How long a member may be silent. One of the classic protocol says so itself.
+fn session(member: &MemberValue, times: &Times) -> Duration {
+    match &member.classic {
+        Some(classic) => millis(classic.session_ms),
+        None => times.session,
     }
 }
 

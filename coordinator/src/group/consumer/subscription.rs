@@ -27,14 +27,19 @@ impl ConsumerGroup {
         names.filter_map(|name| topics.by_name(name)).map(|(id, _)| id).collect()
     }
 
-    /// A hash of the topics that anybody wants and that exist, with their partitions. Compared
-    /// only with others of this function (as Kafka's, KIP-1101). 0 without topics.
-    pub(super) fn hash_of_topics(&self, topics: &dyn Topics) -> i64 {
+    /// The topics that anybody wants and that exist, in order of their names.
+    pub(super) fn wanted_by_any(&self, topics: &dyn Topics) -> Vec<(TopicId, i32)> {
         let patterns = self.patterns.values().flat_map(|pattern| &pattern.topics);
         let names = self.members.values().flat_map(|member| &member.topics).chain(patterns);
         let names: BTreeSet<&str> = names.map(String::as_str).collect();
+        names.into_iter().filter_map(|name| topics.by_name(name)).collect()
+    }
+
+    /// A hash of the topics that anybody wants and that exist, with their partitions. Compared
+    /// only with others of this function (as Kafka's, KIP-1101). 0 without topics.
+    pub(super) fn hash_of_topics(&self, topics: &dyn Topics) -> i64 {
         let mut hash: Option<u64> = None;
-        for (id, partitions) in names.into_iter().filter_map(|name| topics.by_name(name)) {
+        for (id, partitions) in self.wanted_by_any(topics) {
             let bytes = id.bytes().iter().copied().chain(partitions.to_be_bytes());
             let start = hash.unwrap_or(0xcbf2_9ce4_8422_2325);
             // FNV-1a, 64 bits.

@@ -1,10 +1,11 @@
-//! The topics of the cluster as groups look at them.
+//! The topics of the cluster, and the settings of groups, as groups look at them.
 
 use std::fmt;
 use std::sync::Arc;
 
 use engine::ids::TopicId;
 
+use super::times::Own;
 use crate::image::Image;
 
 /// What groups have to know of topics. Racks are no part of it: brokers have none yet.
@@ -17,6 +18,8 @@ pub trait Topics {
     fn name(&self, id: TopicId) -> Option<&str>;
     /// The names of all topics.
     fn names(&self) -> Box<dyn Iterator<Item = &str> + '_>;
+    /// What a group goes by instead of the broker's settings.
+    fn own(&self, group: &str) -> Own;
 }
 
 /// The topics as whoever asks sees them. Shared, and crosses lanes; the newest that a machine was
@@ -59,6 +62,10 @@ impl Topics for View {
             None => Box::new(std::iter::empty()),
         }
     }
+
+    fn own(&self, group: &str) -> Own {
+        self.0.as_ref().map(|topics| topics.own(group)).unwrap_or_default()
+    }
 }
 
 impl Topics for Image {
@@ -77,5 +84,9 @@ impl Topics for Image {
 
     fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
         Box::new(self.topics().map(|topic| &*topic.name))
+    }
+
+    fn own(&self, group: &str) -> Own {
+        self.group_overrides(group).map(Own::of).unwrap_or_default()
     }
 }

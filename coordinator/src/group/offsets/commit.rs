@@ -57,7 +57,7 @@ fn admit<'h>(
         (None, _) if request.generation < 0 => Ok(None),
         (None, _) => Err(GroupFault::GroupIdNotFound),
         (Some(Group::Consumer(group)), _) => {
-            group.check_commit(&request.member, request.generation)?;
+            group.check_commit(&request.member, request.generation, request.is_old)?;
             Ok(Some(group))
         }
         (Some(Group::Classic(_)), Some(live)) => live.admit_commit(desk, request).map(|()| None),
