@@ -325,10 +325,10 @@ impl<E: NetEnv> Connection<E> {
         match pending {
             Pending::Produce(produce) => {
                 let answer =
-                    produce.finish(shard).await.map_err(End::Unacknowledged)?;
+                    produce.finish(shard, &self.listener).await.map_err(End::Unacknowledged)?;
                 Ok(answer.map(Outgoing::from))
             }
-            Pending::Fetch(fetch) => Ok(Some(fetch.finish(shard).await)),
+            Pending::Fetch(fetch) => Ok(Some(fetch.finish(shard, &self.listener).await)),
             Pending::Replica(request) => Ok(Some(request.finish(shard).await)),
             Pending::Other(frame) => {
                 let mut reader = Reader::new(&frame);
