@@ -26,6 +26,7 @@ pub mod fetch;
 pub mod find_coordinator;
 pub mod group_offsets;
 pub mod groups;
+pub mod leaders;
 pub mod log_dirs;
 pub mod metadata;
 pub mod offsets;

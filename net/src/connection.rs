@@ -278,7 +278,7 @@ impl<E: NetEnv> Connection<E> {
         }
         let mut follower = self.follower.borrow_mut();
         if follower.is_none() {
-            *follower = Session::of(request);
+            *follower = Session::of(request, self.shard.env().now());
         }
         follower.clone()
     }
@@ -324,10 +324,11 @@ impl<E: NetEnv> Connection<E> {
         let shard = &self.shard;
         match pending {
             Pending::Produce(produce) => {
-                let answer = produce.finish(shard).await.map_err(End::Unacknowledged)?;
+                let answer =
+                    produce.finish(shard, &self.listener).await.map_err(End::Unacknowledged)?;
                 Ok(answer.map(Outgoing::from))
             }
-            Pending::Fetch(fetch) => Ok(Some(fetch.finish(shard).await)),
+            Pending::Fetch(fetch) => Ok(Some(fetch.finish(shard, &self.listener).await)),
             Pending::Replica(request) => Ok(Some(request.finish(shard).await)),
             Pending::Other(frame) => {
                 let mut reader = Reader::new(&frame);

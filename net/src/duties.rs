@@ -9,6 +9,7 @@ use coordinator::controller::{IsrChange, Refusal, Reply, Request, Why};
 use coordinator::image::Image;
 use engine::env::{Env, Queue};
 use engine::ids::{BrokerEpoch, BrokerId, LeaderEpoch, TopicPartition};
+use engine::wait::Watch;
 use futures_lite::future;
 use replication::Partition;
 use replication::ask::{AlterIsr, Ask, IsrAnswer};
@@ -21,6 +22,9 @@ use crate::shard::Shard;
 const TICK: Duration = Duration::from_millis(100);
 /// Partitions of one request to the controller.
 const CHANGES_MAX: usize = 10_000;
+/// Requests to the controller that may be on their way. Meanwhile wishes gather for the next one:
+/// a broker that comes back is let in by all its leaders, partition by partition, as it catches up.
+const PROPOSING_MAX: u64 = 4;
 
 /// What the picture says of one partition, for its replicas.
 pub fn assignment(partition: &cluster::Partition) -> Assignment {
@@ -68,7 +72,12 @@ struct Sent {
 /// Carries the wishes of this shard's leaders to the controller until the shard stops. `noted`
 /// are partitions that may have one; every other leader is looked at once per tick.
 pub(crate) async fn carry_asks<E: NetEnv>(shard: Shard<E>) {
+    let (mut begun, ended) = (0, Watch::new(0));
     loop {
+        if begun - ended.value() >= PROPOSING_MAX {
+            let stopping = shard.0.stopping.reach(1);
+            let _ = future::or(ended.reach(begun - PROPOSING_MAX + 1), stopping).await;
+        }
         let next = shard.env().now().after(TICK);
         let seen = shard.0.asking.value();
         let woken = async {
@@ -88,29 +97,31 @@ pub(crate) async fn carry_asks<E: NetEnv>(shard: Shard<E>) {
             return;
         }
         let noted: BTreeSet<TopicPartition> = std::mem::take(&mut shard.0.asks.borrow_mut());
-        let looked_at: Vec<_> = match all {
-            true => shard.0.partitions.all(),
-            false => noted
-                .into_iter()
-                .filter_map(|id| Some((id, shard.0.partitions.opened(id)?)))
-                .collect(),
-        };
         let now = shard.env().now();
         let (mut wishes, mut spent) = (Vec::new(), Vec::new());
-        for (id, partition) in looked_at {
-            match partition.ask(now) {
-                Some(Ask::AlterIsr(alter)) => wishes.push((id, partition, alter)),
-                Some(Ask::NewTerm { leader_epoch }) => spent.push((id, leader_epoch)),
-                None => {}
-            }
+        let mut look = |id: TopicPartition, partition: &Partition<E>| match partition.ask(now) {
+            Some(Ask::AlterIsr(alter)) => wishes.push((id, partition.clone(), alter)),
+            Some(Ask::NewTerm { leader_epoch }) => spent.push((id, leader_epoch)),
+            None => {}
+        };
+        match all {
+            true => shard.0.partitions.for_each(look),
+            false => noted.into_iter().for_each(|id| {
+                let opened = shard.0.partitions.opened(id);
+                opened.iter().for_each(|partition| look(id, partition));
+            }),
         }
         if !spent.is_empty() {
             let asking = shard.clone();
             shard.env().spawn(Queue::Replication, async move { renew(&asking, spent).await });
         }
         for chunk in chunks(wishes) {
-            let asking = shard.clone();
-            shard.env().spawn(Queue::Replication, async move { propose(&asking, chunk).await });
+            begun += 1;
+            let (asking, ended) = (shard.clone(), ended.clone());
+            shard.env().spawn(Queue::Replication, async move {
+                propose(&asking, chunk).await;
+                ended.raise(ended.value() + 1);
+            });
         }
     }
 }

@@ -40,6 +40,7 @@
 //! No lock, no thread pool, no polling loop on this path. No JSON schemas, no generated code. No
 //! API that does not work: [`api::APIS`] is what ApiVersions answers.
 
+mod abreast;
 pub mod api;
 pub mod ask;
 pub mod checks;

@@ -1,15 +1,12 @@
 //! From a configuration to a running broker, and back: what each shard does from its first to its
 //! last turn. Generic over the environment; the process around it is `process.rs`.
 
-use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use coordinator::controller::Request;
-use coordinator::image::Image;
 use coordinator::metadata::Metadata;
 use engine::cache::BlockBudget;
 use engine::env::Queue;
@@ -18,6 +15,7 @@ use engine::log::{Cleaner, CompactError, Disk, Shared};
 use engine::wait::Watch;
 use futures_lite::future;
 
+use crate::abreast::abreast;
 use crate::connection;
 use crate::duties;
 use crate::env::{Listener, NetEnv, Stream};
@@ -28,8 +26,9 @@ use crate::replica;
 use crate::shard::{Answer, Call, Options, Shard, ShardEnds};
 use crate::voter;
 
-/// Partitions that a shard opens at the same time when it starts.
-const OPENING_MAX: usize = 8;
+/// Partitions that a shard opens at the same time when it starts: they wait for the device, and
+/// what they sync is in the same commits of the file system's journal.
+const OPENING_MAX: usize = 32;
 /// After so long a partition that found its device full is opened again.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
 /// How long connections may take to end when the broker stops.
@@ -264,25 +263,10 @@ impl<E: NetEnv> Shard<E> {
             let _ = self.0.drained.reach(others).await;
         };
         future::or(all, self.env().sleep_until(until)).await;
-        match self.0.partitions.close().await {
+        match self.0.partitions.close(self.env()).await {
             0 => Ok(()),
             failed => Err(NodeError::Unclean(failed)),
         }
-    }
-
-    /// Everything of this shard that the picture says it should have.
-    fn own(&self, image: &Image) -> Vec<TopicPartition> {
-        let me = self.options().me;
-        let mut own = Vec::new();
-        for topic in image.topics() {
-            for (index, partition) in topic.partitions() {
-                let id = TopicPartition { topic: topic.id, partition: index };
-                if partition.replicas.contains(&me) && self.owns(id) {
-                    own.push(id);
-                }
-            }
-        }
-        own
     }
 }
 
@@ -320,33 +304,15 @@ async fn accept_all<E: NetEnv>(shard: Shard<E>, listener: E::Listener, name: Rc<
 /// Opens what the shard owns, in the background: whoever asks for a partition before gets it opened
 /// at once. New topics follow as the picture changes.
 pub(crate) async fn open_own<E: NetEnv>(shard: Shard<E>) {
-    let known: Rc<RefCell<BTreeSet<TopicPartition>>> = Rc::default();
+    let unopened = &shard.0.unopened;
     loop {
-        let mut again = false;
-        let image = shard.image();
-        let own = shard.own(&image);
-        known.borrow_mut().retain(|id| own.binary_search(id).is_ok() || own.contains(id));
-        let new: Vec<_> = own.into_iter().filter(|id| !known.borrow().contains(id)).collect();
-        for batch in new.chunks(OPENING_MAX) {
-            // All begin at once. One that was open already is over now, and not to be polled again.
-            let mut opening = Vec::with_capacity(batch.len());
-            for &id in batch {
-                let mut one = Box::pin(shard.0.partitions.get(&shard, id));
-                if future::poll_once(one.as_mut()).await.is_none() {
-                    opening.push(one);
-                }
-            }
-            for one in opening {
-                // A failure is logged where it is found, and told to whoever asks.
-                let _ = one.await;
-            }
-            // All but those that found the device full.
-            let settled = batch.iter().filter(|id| shard.0.partitions.is_settled(**id));
-            known.borrow_mut().extend(settled);
-            again |= !batch.iter().all(|id| known.borrow().contains(id));
-            shard.env().turn().await;
-        }
-        let changed = shard.0.image_offset.reach(image.offset().value() + 1);
+        let seen = shard.0.image_offset.value();
+        let found: Vec<_> = unopened.borrow().iter().copied().collect();
+        let (opening, ids) = (shard.clone(), found.clone());
+        let each = ids.into_iter().map(move |id| open_one(opening.clone(), id));
+        abreast(shard.env(), Queue::Background, OPENING_MAX, each).await;
+        let again = found.iter().any(|id| unopened.borrow().contains(id));
+        let changed = shard.0.image_offset.reach(seen + 1);
         let stopping = shard.0.stopping.reach(1);
         let later = async {
             match again {
@@ -359,6 +325,15 @@ pub(crate) async fn open_own<E: NetEnv>(shard: Shard<E>) {
         if shard.0.stopping.value() > 0 {
             return;
         }
+    }
+}
+
+/// Opens one of them. A failure is logged where it is found, and told to whoever asks.
+async fn open_one<E: NetEnv>(shard: Shard<E>, id: TopicPartition) {
+    let _ = shard.0.partitions.get(&shard, id).await;
+    // Not if it found the device full.
+    if shard.0.partitions.is_settled(id) {
+        shard.0.unopened.borrow_mut().remove(&id);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The partitions that a shard owns: opened when first needed, configured, closed, removed.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,14 @@ use engine::log::{Log, OpenError};
 use engine::wait::Watch;
 use replication::Partition;
 
+use crate::abreast::abreast;
 use crate::duties;
 use crate::env::NetEnv;
 use crate::shard::Shard;
+
+/// Partitions that are closed at the same time: what they sync is in the same commits of the file
+/// system's journal.
+const CLOSING_MAX: usize = 32;
 
 /// Why a partition cannot be used here.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +35,7 @@ pub enum Unavailable {
     /// Its storage failed or is damaged.
     #[error("{0}")]
     Offline(Arc<str>),
-    /// The device is full, so that it could not be opened. It is tried again.
+    /// The device is full, or no file can be opened at the moment. It is tried again.
     #[error("{0}")]
     Full(Arc<str>),
     /// The process is stopping.
@@ -83,8 +88,12 @@ impl<E: NetEnv> Drop for Opening<'_, E> {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
+/// Whether the device or the process is out of something that it may have again later: space, or
+/// file descriptors.
+fn is_short(error: &io::Error) -> bool {
+    let files = [nix::libc::EMFILE, nix::libc::ENFILE];
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        || error.raw_os_error().is_some_and(|code| files.contains(&code))
 }
 
 /// The table.
@@ -124,6 +133,15 @@ impl<E: NetEnv> Partitions<E> {
             _ => None,
         });
         open.collect()
+    }
+
+    /// Looks at all that are open. `look` must not come back here.
+    pub(crate) fn for_each(&self, mut look: impl FnMut(TopicPartition, &Partition<E>)) {
+        for (id, place) in &*self.places.borrow() {
+            if let Place::Open(partition) = place {
+                look(*id, partition);
+            }
+        }
     }
 
     /// Whether it is open, or will not be before the next start.
@@ -180,7 +198,7 @@ impl<E: NetEnv> Partitions<E> {
         let found = Log::open(env, &dir, id, config, &shard.0.shared).await;
         let replication = shard.options().broker.replication;
         let opened: Result<_, Arc<str>> = match found {
-            Err(OpenError::Device(error)) if is_full(&error) => {
+            Err(OpenError::Device(error)) if is_short(&error) => {
                 tracing::warn!(topic = %topic.name, partition = %id.partition, %error,
                     "a partition could not be opened yet");
                 return Err(Unavailable::Full(error.to_string().into()));
@@ -197,10 +215,8 @@ impl<E: NetEnv> Partitions<E> {
                 tracing::error!(topic = %topic.name, partition = %id.partition, %error,
                     "the partition is offline");
                 // A device that cannot be read is no better than one that cannot be written:
-                // what this broker leads must go to others. That files are too many is no failure.
-                if let OpenError::Device(device) = &error
-                    && device.raw_os_error() != Some(nix::libc::EMFILE)
-                {
+                // what this broker leads must go to others.
+                if let OpenError::Device(device) = &error {
                     let why = format!("opening {}: {device}", dir.display());
                     shard.0.shared.disk.fail(&why);
                 }
@@ -292,15 +308,20 @@ impl<E: NetEnv> Partitions<E> {
     }
 
     /// Syncs and closes everything; answers how many failed.
-    pub(crate) async fn close(&self) -> usize {
-        let mut failed = 0;
-        for (id, partition) in self.all() {
-            if let Err(error) = partition.close().await {
-                tracing::error!(%id, %error, "a log was not closed in good order");
-                failed += 1;
+    pub(crate) async fn close(&self, env: &E) -> usize {
+        let failed = Rc::new(Cell::new(0));
+        let count = failed.clone();
+        let each = self.all().into_iter().map(move |(id, partition)| {
+            let failed = count.clone();
+            async move {
+                if let Err(error) = partition.close().await {
+                    tracing::error!(%id, %error, "a log was not closed in good order");
+                    failed.set(failed.get() + 1);
+                }
             }
-        }
-        failed
+        });
+        abreast(env, Queue::Storage, CLOSING_MAX, each).await;
+        failed.get()
     }
 }
 

@@ -2,6 +2,7 @@
 //! requests and their answers (version 18, in a stream as [`replication::stream`] has it).
 //!
 //! * [`leader`]: answers a follower, on a connection that came by the brokers' own listener.
+//! * `vigil`: whatever its partitions have to say, without looking at all of them.
 //! * [`follower`]: fetches from each leader, for the partitions of one shard.
 //!
 //! On the wire a stream's session is the session id, the number of a request in it a private field
@@ -26,6 +27,7 @@ use crate::wire::{Encoded, ErrorCode, Records, encode_request};
 
 pub mod follower;
 pub mod leader;
+mod vigil;
 
 /// The version of Fetch that brokers speak with each other.
 pub const VERSION: i16 = 18;

@@ -181,7 +181,8 @@ pub enum Answer {
     Grew,
     /// To `ReplicaFetch`: one each.
     ReplicaVerdicts(Vec<Result<Verdict, FetchFault>>),
-    /// To `ReplicaRead`: one each, copied once into memory that may cross.
+    /// To `ReplicaRead`: of the first ones, until the limit was spent; copied once into memory that
+    /// may cross.
     ReplicaRead(Vec<ReadOne<Vec<u8>>>),
     /// To `Ask`: one each.
     Told(Vec<Told>),
@@ -227,6 +228,9 @@ pub(crate) struct Inner<E: NetEnv> {
     pub published: Watch,
     pub mesh: RefCell<Option<ShardMesh<E>>>,
     pub partitions: Partitions<E>,
+    /// What the picture says this shard should have and that has not been opened yet, unless
+    /// somebody asked for it.
+    pub unopened: RefCell<BTreeSet<TopicPartition>>,
     pub shared: Shared,
     pub sessions: RefCell<Sessions>,
     pub groups: Kept<E>,
@@ -271,6 +275,7 @@ impl<E: NetEnv> Shard<E> {
             index,
             count,
             partitions: Partitions::new(),
+            unopened: RefCell::default(),
             options,
             image: RefCell::new(Arc::new(Image::empty())),
             image_offset: Watch::new(0),
@@ -501,6 +506,11 @@ impl<E: NetEnv> Shard<E> {
         let delta = Delta::between(&before, &image);
         let me = self.options().me;
         for duty in delta.duties(me).filter(|duty| self.owns(duty.id)) {
+            match (duty.before, duty.after) {
+                (None, Some(_)) => _ = self.0.unopened.borrow_mut().insert(duty.id),
+                (Some(_), Some(_)) => {}
+                (_, None) => _ = self.0.unopened.borrow_mut().remove(&duty.id),
+            }
             match (duty.before, duty.after) {
                 (_, Some(_)) => duties::settle_soon(self, duty.id),
                 // Deleted topics are forgotten below.

@@ -73,6 +73,11 @@ impl DataDir {
     pub fn path(&self) -> &Path {
         self.0.path()
     }
+
+    /// Leaves it there at the end.
+    pub fn keep(&mut self) {
+        self.0.disable_cleanup(true);
+    }
 }
 
 /// The directory of this program (for tests, the one above `deps`).
@@ -83,7 +88,7 @@ fn beside() -> Result<PathBuf, PerfError> {
 }
 
 /// The broker's binary. Where cargo runs this program, it first builds what is not up to date.
-fn binary(given: Option<&Path>) -> Result<PathBuf, PerfError> {
+pub fn binary(given: Option<&Path>) -> Result<PathBuf, PerfError> {
     if let Some(given) = given {
         return Ok(given.to_owned());
     }

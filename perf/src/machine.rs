@@ -155,6 +155,11 @@ pub fn process_memory(pid: u32, key: &str) -> Option<u64> {
     Some(kib << 10)
 }
 
+/// How many files a process has open; 0 if that is not to be seen.
+pub fn open_files(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
 /// Watches how busy the machine is beside what is being measured.
 pub struct Noise {
     since: Instant,

@@ -19,6 +19,7 @@ use clap::{Parser, Subcommand};
 
 mod acks;
 mod broker;
+mod cluster;
 mod deliver;
 mod engine_log;
 mod error;
@@ -67,6 +68,8 @@ enum Command {
     Idle(idle::Args),
     /// Consumer groups: offset commits, rebalances, churn, and compaction
     Groups(groups::Args),
+    /// Three coordinators and three brokers: what replication costs, and how long they stand still
+    Cluster(cluster::Args),
     /// From start to the first acknowledged write: empty, and after SIGKILL
     Start(start::Args),
     /// Judges what clients did and saw: is anything lost, doubled, reordered, changed?
@@ -86,6 +89,7 @@ fn main() -> ExitCode {
         Command::Acks(args) => acks::run(&args),
         Command::Idle(args) => idle::run(&args),
         Command::Groups(args) => groups::run(&args),
+        Command::Cluster(args) => cluster::run(&args),
         Command::Start(args) => start::run(&args),
         Command::History(args) => history::run(&args),
     };

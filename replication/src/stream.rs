@@ -8,8 +8,13 @@
 //! it has arrived: if it does not arrive, the connection is lost and the session with it.
 //!
 //! When a limit cuts an answer, those that got nothing come first in the next one.
+//!
+//! Only cursors that may have something to say are read: a new one, and one that had batches. Where
+//! nothing was found a cursor is calm, and whoever drives the stream watches its partition and says
+//! when there is news ([`Stream::stir`]). So an answer costs what is in it, and not what the stream
+//! has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine::epochs::EpochEnd;
 use engine::ids::{BrokerEpoch, BrokerId, LeaderEpoch, Offset, TopicPartition};
@@ -26,9 +31,12 @@ pub struct Stream {
     /// Number that the next request must have.
     next_seq: u64,
     cursors: BTreeMap<TopicPartition, Cursor>,
-    /// Order in which they are served: who was given something goes to the end.
+    /// Those that are not calm, in the order in which they are served: who was given something goes
+    /// to the end.
     turns: BTreeMap<u64, TopicPartition>,
     next_turn: u64,
+    /// Those that were stopped, and perhaps put anew since.
+    troubled: BTreeSet<TopicPartition>,
 }
 
 #[derive(Debug, Clone)]
@@ -40,7 +48,8 @@ struct Cursor {
     placed: u64,
     told: Option<Head>,
     trouble: Option<Trouble>,
-    turn: u64,
+    /// `None`: it is calm.
+    turn: Option<u64>,
 }
 
 /// What a follower is told of a partition beside its batches.
@@ -107,6 +116,7 @@ impl Stream {
             cursors: BTreeMap::new(),
             turns: BTreeMap::new(),
             next_turn: 0,
+            troubled: BTreeSet::new(),
         }
     }
 
@@ -118,14 +128,15 @@ impl Stream {
             self.next_seq = 0;
             self.cursors.clear();
             self.turns.clear();
+            self.troubled.clear();
         }
         if self.session != Some(ask.session) || self.next_seq != ask.seq {
             return Err(NotNext { session: ask.session, seq: ask.seq });
         }
         self.next_seq += 1;
         for id in &ask.forgotten {
-            if let Some(cursor) = self.cursors.remove(id) {
-                self.turns.remove(&cursor.turn);
+            if let Some(turn) = self.cursors.remove(id).and_then(|cursor| cursor.turn) {
+                self.turns.remove(&turn);
             }
         }
         let fetch = |part: &FetchPart| ReplicaFetch {
@@ -139,20 +150,38 @@ impl Stream {
     }
 
     fn on_part(&mut self, seq: u64, part: &FetchPart) {
-        let turn = self.cursors.get(&part.id).map(|cursor| cursor.turn);
-        if turn.is_some() && part.position.is_none() {
+        let known = self.cursors.get(&part.id);
+        if known.is_some() && part.position.is_none() {
             return;
         }
-        let turn = turn.unwrap_or_else(|| {
-            self.next_turn += 1;
-            self.turns.insert(self.next_turn, part.id);
-            self.next_turn
-        });
+        let turn = known.and_then(|cursor| cursor.turn).unwrap_or_else(|| self.take_turn(part.id));
         let leader_epoch = part.leader_epoch;
         // Without a position it is stopped: the partition's verdict will say so.
-        let cursor =
-            Cursor { leader_epoch, next: None, placed: seq, told: None, trouble: None, turn };
+        let (next, told, trouble, turn) = (None, None, None, Some(turn));
+        let cursor = Cursor { leader_epoch, next, placed: seq, told, trouble, turn };
         self.cursors.insert(part.id, cursor);
+    }
+
+    /// The last place in the order.
+    fn take_turn(&mut self, id: TopicPartition) -> u64 {
+        self.next_turn += 1;
+        self.turns.insert(self.next_turn, id);
+        self.next_turn
+    }
+
+    /// A partition may have news: batches behind the cursor, or another head.
+    pub fn stir(&mut self, id: TopicPartition) {
+        let calm = |cursor: &&Cursor| cursor.turn.is_none() && cursor.next.is_some();
+        if self.cursors.get(&id).filter(calm).is_some() {
+            let turn = self.take_turn(id);
+            self.cursors.entry(id).and_modify(|cursor| cursor.turn = Some(turn));
+        }
+    }
+
+    /// Any partition may have news.
+    pub fn stir_all(&mut self) {
+        let ids: Vec<TopicPartition> = self.cursors.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.stir(id));
     }
 
     /// Whether a newer request has come: then this one is answered at once, with what there is.
@@ -169,8 +198,8 @@ impl Stream {
         match (verdict, part.position) {
             (Ok(Verdict::Fits), Some(position)) => cursor.next = Some(position.offset),
             (Ok(Verdict::Fits), None) => {}
-            (Ok(Verdict::Diverging(end)), _) => cursor.stop(Trouble::Diverging(end)),
-            (Err(fault), _) => cursor.stop(Trouble::Failed(fault)),
+            (Ok(Verdict::Diverging(end)), _) => self.stop(part.id, Trouble::Diverging(end)),
+            (Err(fault), _) => self.stop(part.id, Trouble::Failed(fault)),
         }
     }
 
@@ -181,11 +210,18 @@ impl Stream {
 
     /// What is to be told of stopped cursors in the answer to `seq`, once.
     pub fn take_troubles(&mut self, seq: u64) -> Vec<(TopicPartition, Trouble)> {
-        let each = self.cursors.iter_mut().filter(|(_, cursor)| cursor.placed <= seq);
-        each.filter_map(|(id, cursor)| Some((*id, cursor.trouble.take()?))).collect()
+        let (mut told, cursors) = (Vec::new(), &mut self.cursors);
+        self.troubled.retain(|id| {
+            let Some(cursor) = cursors.get_mut(id) else { return false };
+            if cursor.placed <= seq {
+                told.extend(cursor.trouble.take().map(|trouble| (*id, trouble)));
+            }
+            cursor.trouble.is_some()
+        });
+        told
     }
 
-    /// What to read for the answer to `seq`, and what to wait for. A cursor that a newer request
+    /// What to read for the answer to `seq`: every cursor that is not calm. One that a newer request
     /// has put is not read for an older one: its follower waits for the newer answer.
     pub fn reads(&self, seq: u64) -> Vec<Read> {
         let reads = self.turns.values().filter_map(|id| {
@@ -200,31 +236,41 @@ impl Stream {
     }
 
     /// A partition was read from `from` up to `next`. Says whether it belongs into the answer:
-    /// there are batches, or the head is news. Not if the cursor was put elsewhere meanwhile.
+    /// there are batches, or the head is news. Not if the cursor was put elsewhere meanwhile. Where
+    /// there are no batches it is calm from now on, and to be watched.
     pub fn on_read(&mut self, read: &Read, next: Offset, head: Head) -> bool {
         let Some(cursor) = self.cursors.get_mut(&read.id) else { return false };
         if !cursor.is_of(read) {
             return false;
         }
-        let news = next > read.from || cursor.told != Some(head);
-        if next > read.from {
-            self.turns.remove(&cursor.turn);
-            self.next_turn += 1;
-            cursor.turn = self.next_turn;
-            self.turns.insert(cursor.turn, read.id);
-        }
+        let found = next > read.from;
+        let news = found || cursor.told != Some(head);
         cursor.next = Some(next);
         cursor.told = Some(head);
+        if let Some(turn) = cursor.turn.take() {
+            self.turns.remove(&turn);
+        }
+        if found {
+            self.stir(read.id);
+        }
         news
     }
 
     /// A partition could not be read.
     pub fn on_unreadable(&mut self, read: &Read, fault: FetchFault) {
-        if let Some(cursor) = self.cursors.get_mut(&read.id)
-            && cursor.is_of(read)
-        {
-            cursor.stop(Trouble::Failed(fault));
+        if self.cursors.get(&read.id).is_some_and(|cursor| cursor.is_of(read)) {
+            self.stop(read.id, Trouble::Failed(fault));
         }
+    }
+
+    /// Nothing is read until the follower says where it is.
+    fn stop(&mut self, id: TopicPartition, trouble: Trouble) {
+        let Some(cursor) = self.cursors.get_mut(&id) else { return };
+        (cursor.next, cursor.told, cursor.trouble) = (None, None, Some(trouble));
+        if let Some(turn) = cursor.turn.take() {
+            self.turns.remove(&turn);
+        }
+        self.troubled.insert(id);
     }
 }
 
@@ -232,12 +278,6 @@ impl Cursor {
     /// Whether it still stands where a read began.
     fn is_of(&self, read: &Read) -> bool {
         self.next == Some(read.from) && self.placed == read.placed
-    }
-
-    fn stop(&mut self, trouble: Trouble) {
-        self.next = None;
-        self.told = None;
-        self.trouble = Some(trouble);
     }
 }
 

@@ -19,12 +19,14 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
+use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use glommio::timer::Timer;
 use glommio::{Latency, Shares, TaskQueueHandle};
+use nix::sys::resource::{Resource, getrlimit};
 
 use crate::env::{Entry, Env, Open, Queue, Space};
 use crate::time::{Instant, Timestamp};
@@ -71,6 +73,10 @@ struct Shard {
     probes: RefCell<BTreeMap<u64, Probe>>,
     /// Whether `/proc/self/fd` is there, so that an open file can be opened a second time.
     proc_fd: bool,
+    /// A descriptor from here on says that there are few left.
+    scarce_from: RawFd,
+    /// Until then files have no second one: other files and connections need them.
+    scarce_until: Cell<Instant>,
 }
 
 impl UringEnv {
@@ -97,6 +103,8 @@ impl UringEnv {
             turn_since: Cell::new(Instant::ZERO),
             probes: RefCell::new(BTreeMap::new()),
             proc_fd: Path::new("/proc/self/fd").is_dir(),
+            scarce_from: scarce_from(),
+            scarce_until: Cell::new(Instant::ZERO),
         }))
     }
 
@@ -219,6 +227,12 @@ impl Env for UringEnv {
         })
         .await
     }
+}
+
+/// Three quarters of what the process may open; everything, if that is not known.
+fn scarce_from() -> RawFd {
+    let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    RawFd::try_from(most / 4 * 3).unwrap_or(RawFd::MAX)
 }
 
 /// Runs a call that io_uring has no operation for on one of the shard's blocking threads.

@@ -28,7 +28,7 @@ use super::{Bounds, CheckpointState, Inner, Log, Mutant, Shared, State};
 use crate::batch::Batch;
 use crate::checkpoint::{Checkpoint, Slots};
 use crate::config::LogConfig;
-use crate::env::{Env, File, align_down};
+use crate::env::{Entry, Env, File, align_down};
 use crate::epochs::{EpochStart, Epochs};
 use crate::ids::{LeaderEpoch, Offset, TopicPartition};
 use crate::producers::Producers;
@@ -110,10 +110,10 @@ impl<E: Env> Log<E> {
         config: Rc<LogConfig>,
         shared: &Shared,
     ) -> Result<(Log<E>, Recovered), OpenError> {
-        let slots = match env.list(dir).await {
-            Ok(_) => Checkpoint::read(env, dir, identity).await?,
+        let (entries, slots) = match env.list(dir).await {
+            Ok(entries) => (entries, Checkpoint::read(env, dir, identity).await?),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Slots { newest: None, suspect: false }
+                (Vec::new(), Slots { newest: None, suspect: false })
             }
             Err(error) => return Err(error.into()),
         };
@@ -131,7 +131,7 @@ impl<E: Env> Log<E> {
         let cleaned = Offset::new(checkpoint.as_ref().map_or(0, |c| c.cleaned));
         let mut scan = Scan::new(env, dir, &config, shared.bounds, checkpoint.as_ref());
         scan.holes = holes;
-        scan.find_segments().await?;
+        scan.find_segments(entries).await?;
         scan.run(checkpoint.as_ref()).await?;
         scan.sync_names(checkpoint.as_ref(), slots.suspect).await?;
         let mark = scan.mark().await?;
@@ -203,11 +203,10 @@ impl<'a, E: Env> Scan<'a, E> {
         }
     }
 
-    /// Ends what compaction began; lists the segment files; removes those that a crash kept from
-    /// being removed.
-    async fn find_segments(&mut self) -> Result<(), OpenError> {
-        finish_swaps(self.env, self.dir).await?;
-        let entries = self.env.list(self.dir).await?;
+    /// Ends what compaction began; finds the segment files among the `entries` of the directory;
+    /// removes those that a crash kept from being removed.
+    async fn find_segments(&mut self, entries: Vec<Entry>) -> Result<(), OpenError> {
+        let entries = finish_swaps(self.env, self.dir, entries).await?;
         let mut found: Vec<(Offset, u64)> = entries
             .iter()
             .filter(|entry| !entry.is_dir)

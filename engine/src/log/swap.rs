@@ -23,7 +23,7 @@ use std::rc::Rc;
 
 use super::recovery::remove_if_there;
 use super::{Inner, Mutant, Status};
-use crate::env::{Env, Queue};
+use crate::env::{Entry, Env, Queue};
 use crate::segment::{Anew, Segment, index_path, log_path, parse_log_name};
 use crate::wait::Watch;
 
@@ -153,10 +153,16 @@ async fn take_place<E: Env>(
     env.sync_dir(dir).await
 }
 
-/// Ends, or forgets, what was under way when the process ended.
-pub(super) async fn finish_swaps<E: Env>(env: &E, dir: &Path) -> io::Result<()> {
-    let entries = env.list(dir).await?;
+/// Ends, or forgets, what was under way when the process ended. `entries` are what is in the
+/// directory; returned is what is in it afterwards.
+pub(super) async fn finish_swaps<E: Env>(
+    env: &E,
+    dir: &Path,
+    entries: Vec<Entry>,
+) -> io::Result<Vec<Entry>> {
+    let mut found = false;
     for file in entries.iter().filter_map(|entry| Anew::parse(&entry.name)) {
+        found = true;
         if !file.whole {
             env.remove(&file.path(dir)).await?;
             continue;
@@ -167,5 +173,6 @@ pub(super) async fn finish_swaps<E: Env>(env: &E, dir: &Path) -> io::Result<()> 
         let others: Vec<_> = bases.filter(|&base| base > file.base && base < file.end).collect();
         take_place(env, dir, file, others.into_iter()).await?;
     }
-    Ok(())
+    // Nearly always there is none, and a directory of many is not read twice.
+    if found { env.list(dir).await } else { Ok(entries) }
 }

@@ -13,11 +13,13 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Duration;
 
+use coordinator::image::Image;
 use engine::ids::{LeaderEpoch, Offset, PartitionIndex, TopicPartition};
 use engine::log::Slice;
 use futures_lite::future;
 
 use super::errors;
+use super::leaders::Leaders;
 use super::read::{self, Fault, Found, Growth, ReadCall, ReadPart, ReadSpec};
 use crate::env::NetEnv;
 use crate::fetch_session::{Key, Plan, Seen, SessionError, TopicKey, Want};
@@ -27,6 +29,9 @@ use crate::wire::fetch::{
     EpochEndOffset, FetchRequest, FetchResponse, ResponsePartition, ResponseTopic,
 };
 use crate::wire::{Encoded, ErrorCode, Outgoing, Records, encode_response};
+
+/// First version in which a reader is told who leads instead (KIP-951).
+const LEADERS_VERSION_MIN: i16 = 16;
 
 /// Record bytes of an answer: in place on this shard, or copied on another.
 pub enum Bytes<E: NetEnv> {
@@ -132,7 +137,11 @@ fn plan<E: NetEnv>(
 
 impl Fetch {
     /// Reads, waits if there is too little, and answers.
-    pub async fn finish<E: NetEnv>(mut self, shard: &Shard<E>) -> Outgoing<Bytes<E>> {
+    pub async fn finish<E: NetEnv>(
+        mut self,
+        shard: &Shard<E>,
+        listener: &str,
+    ) -> Outgoing<Bytes<E>> {
         let plan = match std::mem::replace(&mut self.plan, Err((ErrorCode::None, String::new()))) {
             Ok(plan) => plan,
             Err((code, why)) => {
@@ -150,7 +159,7 @@ impl Fetch {
                     .any(|part| part.error != ErrorCode::None || part.diverging.is_some());
             let now = shard.env().now();
             if enough || now >= deadline || parts.is_empty() || shard.0.gate.is_closed() {
-                return self.encode(shard, &plan, parts);
+                return self.encode(shard, listener, &plan, parts);
             }
             let seen: Vec<_> = targets
                 .into_iter()
@@ -224,9 +233,12 @@ impl Fetch {
     fn encode<E: NetEnv>(
         &self,
         shard: &Shard<E>,
+        listener: &str,
         plan: &Plan,
         parts: Vec<Part<E>>,
     ) -> Outgoing<Bytes<E>> {
+        let image = shard.image();
+        let mut leaders = Leaders::new(&image, listener);
         let mut topics: Vec<ResponseTopic<'_>> = Vec::new();
         let mut partitions: Vec<ResponsePartition<'_>> = Vec::new();
         let mut records: Vec<Vec<Bytes<E>>> = Vec::new();
@@ -243,14 +255,22 @@ impl Fetch {
                 topics.push(topic_of(current, std::mem::take(&mut partitions)));
             }
             current = Some(&key.0);
-            partitions.push(part.response(key.1, records.len() as u32));
+            let mut response = part.response(key.1, records.len() as u32);
+            if self.version >= LEADERS_VERSION_MIN {
+                response.current_leader = leaders.of(part.error, id_of(&image, key));
+            }
+            partitions.push(response);
             records.push(part.slices);
         }
         if !partitions.is_empty() {
             topics.push(topic_of(current, partitions));
         }
-        let response =
-            FetchResponse { session_id: plan.session, topics: topics.into(), ..Default::default() };
+        let response = FetchResponse {
+            session_id: plan.session,
+            topics: topics.into(),
+            node_endpoints: leaders.endpoints().into(),
+            ..Default::default()
+        };
         encode_response(&response, self.version, self.correlation_id).with_records(records)
     }
 }
@@ -265,9 +285,17 @@ fn topic_of<'a>(key: Option<&'a TopicKey>, parts: Vec<ResponsePartition<'a>>) ->
     topic
 }
 
+fn id_of(image: &Image, key: &Key) -> Option<TopicPartition> {
+    let topic = match &key.0 {
+        TopicKey::Name(name) => image.topic(name)?.id,
+        TopicKey::Id(id) => *id,
+    };
+    Some(TopicPartition { topic, partition: PartitionIndex(key.1) })
+}
+
 /// Where a wanted partition is, or why it cannot be read.
 fn find<E: NetEnv>(
-    image: &coordinator::image::Image,
+    image: &Image,
     shard: &Shard<E>,
     key: &Key,
     want: &Want,

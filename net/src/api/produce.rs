@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
+use coordinator::image::Image;
 use engine::batch::{self, BatchError, Codec};
 use engine::ids::{PartitionIndex, TopicId, TopicPartition};
 use engine::time::Instant;
@@ -21,6 +22,7 @@ use futures_lite::future;
 use replication::partition::Refused;
 use replication::{Acks, Ticket};
 
+use super::leaders::Leaders;
 use super::{admin, errors};
 use crate::env::NetEnv;
 use crate::frame::Frame;
@@ -331,7 +333,11 @@ impl<E: NetEnv> Produce<E> {
     /// Waits until everything is as durable as asked, or the time is up, and encodes the answer.
     /// `None`: `acks = 0`, nothing to answer; an error then closes the connection, as in Kafka,
     /// because the client has no other way to hear of it.
-    pub async fn finish(mut self, shard: &Shard<E>) -> Result<Option<Encoded>, ErrorCode> {
+    pub async fn finish(
+        mut self,
+        shard: &Shard<E>,
+        listener: &str,
+    ) -> Result<Option<Encoded>, ErrorCode> {
         let deadline = shard.env().now().after(self.timeout);
         let deadline = (self.acks == Acks::All).then_some(deadline);
         if let Some((places, appended)) = self.own.take() {
@@ -351,10 +357,10 @@ impl<E: NetEnv> Produce<E> {
                 self.topics[topic].partitions[partition].1 = Some(outcome);
             }
         }
-        self.encode()
+        self.encode(&shard.image(), listener)
     }
 
-    fn encode(self) -> Result<Option<Encoded>, ErrorCode> {
+    fn encode(self, image: &Image, listener: &str) -> Result<Option<Encoded>, ErrorCode> {
         if self.acks == Acks::None {
             let partitions = self.topics.iter().flat_map(|topic| &topic.partitions);
             return match partitions
@@ -365,17 +371,35 @@ impl<E: NetEnv> Produce<E> {
                 None => Ok(None),
             };
         }
-        let topics = self.topics.iter().map(|topic| ResponseTopic {
-            name: Cow::Borrowed(topic.name.as_str()),
-            topic_id: topic.id,
-            partitions: topic.partitions.iter().map(response_of).collect(),
-        });
-        let response = ProduceResponse { topics: topics.collect(), ..Default::default() };
+        let mut leaders = Leaders::new(image, listener);
+        let topics: Vec<_> = self
+            .topics
+            .iter()
+            .map(|topic| {
+                let id = super::topic_of(image, &topic.name, topic.id).map(|found| found.id);
+                let partitions =
+                    topic.partitions.iter().map(|of| response_of(of, id, &mut leaders));
+                ResponseTopic {
+                    name: Cow::Borrowed(topic.name.as_str()),
+                    topic_id: topic.id,
+                    partitions: partitions.collect(),
+                }
+            })
+            .collect();
+        let response = ProduceResponse {
+            topics: topics.into(),
+            node_endpoints: leaders.endpoints().into(),
+            ..Default::default()
+        };
         Ok(Some(encode_response(&response, self.version, self.correlation_id)))
     }
 }
 
-fn response_of((index, outcome): &(i32, Option<Outcome>)) -> ResponsePartition<'static> {
+fn response_of(
+    (index, outcome): &(i32, Option<Outcome>),
+    topic: Option<TopicId>,
+    leaders: &mut Leaders<'_>,
+) -> ResponsePartition<'static> {
     match outcome.as_ref().expect("every partition has its outcome") {
         Ok(done) => ResponsePartition {
             index: *index,
@@ -394,9 +418,13 @@ fn response_of((index, outcome): &(i32, Option<Outcome>)) -> ResponsePartition<'
                 batch_index: at as i32,
                 message: Some(Cow::Owned(message.clone())),
             });
+            let error_code = errors::of_produce(failure);
+            let partition = PartitionIndex(*index);
+            let id = topic.map(|topic| TopicPartition { topic, partition });
             ResponsePartition {
                 index: *index,
-                error_code: errors::of_produce(failure),
+                error_code,
+                current_leader: leaders.of(error_code, id),
                 base_offset: -1,
                 record_errors: record_errors.into_iter().collect(),
                 error_message: Some(Cow::Owned(message)),

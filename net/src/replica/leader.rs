@@ -21,6 +21,7 @@ use replication::ask::{FetchFault, FetchPart, Outcome, ReplicaFetch};
 use replication::leader::Verdict;
 use replication::stream::{Head, Read, Stream};
 
+use super::vigil::Vigil;
 use super::{VERSION, decode_ask, encode_part};
 use crate::api::fetch::Bytes;
 use crate::env::NetEnv;
@@ -28,6 +29,10 @@ use crate::mesh::Awaited;
 use crate::shard::{Answer, Call, Shard};
 use crate::wire::fetch::{FetchRequest, FetchResponse, ResponseTopic};
 use crate::wire::{ErrorCode, Outgoing, encode_response};
+
+/// How often all partitions of a stream are looked at, whether or not one has said that it has
+/// news.
+const LOOK_AT_ALL: Duration = Duration::from_secs(5);
 
 /// One follower's stream on its connection. A connection has one: whoever begins another, or has
 /// registered anew, connects anew.
@@ -41,13 +46,19 @@ pub struct Session<E: NetEnv> {
     partition_bytes_max: Cell<usize>,
     /// Requests that have arrived, over all time.
     arrived: Watch,
-    /// By shard: what is waited for there, and the call that waits.
+    /// The partitions of this shard whose cursors are calm.
+    vigil: RefCell<Vigil>,
+    /// Those of the other shards, by shard.
     parked: RefCell<BTreeMap<usize, Parked<E>>>,
+    /// When all of them were looked at last: that the start of a log moves wakes nobody.
+    looked_at_all: Cell<Instant>,
 }
 
+/// What is waited for on another shard, and the call that waits; `None`: there is more to wait for
+/// than it knows.
 struct Parked<E: NetEnv> {
-    waits: Vec<Wait>,
-    call: Awaited<E, Call, Answer>,
+    waits: BTreeMap<TopicPartition, Wait>,
+    call: Option<Awaited<E, Call, Answer>>,
 }
 
 /// One partition that is waited for: until it reaches beyond `from`, or its head differs.
@@ -88,7 +99,7 @@ pub struct ReplicaRequest<E: NetEnv> {
 
 impl<E: NetEnv> Session<E> {
     /// Of the follower that a first request names; `None`: the request is no follower's.
-    pub fn of(request: &FetchRequest<'_>) -> Option<Rc<Session<E>>> {
+    pub fn of(request: &FetchRequest<'_>, now: Instant) -> Option<Rc<Session<E>>> {
         let state = &request.replica_state;
         let (follower, broker_epoch) =
             (BrokerId(state.replica_id), BrokerEpoch(state.replica_epoch));
@@ -100,7 +111,9 @@ impl<E: NetEnv> Session<E> {
                 id: request.session_id,
                 partition_bytes_max: Cell::new(usize::MAX),
                 arrived: Watch::new(0),
+                vigil: RefCell::default(),
                 parked: RefCell::default(),
+                looked_at_all: Cell::new(now),
             })
         })
     }
@@ -110,6 +123,33 @@ impl<E: NetEnv> Session<E> {
         let state = &request.replica_state;
         let follower = (BrokerId(state.replica_id), BrokerEpoch(state.replica_epoch));
         follower == (self.follower, self.broker_epoch) && request.session_id == self.id
+    }
+
+    /// A partition of another shard is to be waited for.
+    fn park(&self, owner: usize, wait: Wait) {
+        let mut parked = self.parked.borrow_mut();
+        let none = || Parked { waits: BTreeMap::new(), call: None };
+        let parked = parked.entry(owner).or_insert_with(none);
+        if parked.waits.insert(wait.id, wait) != Some(wait) {
+            parked.call = None;
+        }
+    }
+
+    /// Cursors whose partitions have had news are to be read again.
+    fn stir(&self, now: Instant) {
+        let mut stream = self.stream.borrow_mut();
+        self.vigil.borrow_mut().take().into_iter().for_each(|id| stream.stir(id));
+        self.parked.borrow_mut().retain(|_, parked| {
+            let grew = parked.call.as_ref().is_some_and(Awaited::is_answered);
+            if grew {
+                parked.waits.keys().for_each(|&id| stream.stir(id));
+            }
+            !grew
+        });
+        if now >= self.looked_at_all.get().after(LOOK_AT_ALL) {
+            self.looked_at_all.set(now);
+            stream.stir_all();
+        }
     }
 }
 
@@ -224,19 +264,20 @@ impl<E: NetEnv> ReplicaRequest<E> {
         };
         loop {
             let arrived = self.session.arrived.value();
-            let (parts, waits) = self.compose(shard, seq).await;
+            self.session.stir(shard.env().now());
+            let parts = self.compose(shard, seq).await;
             let superseded = self.session.stream.borrow().is_superseded(seq);
             let now = shard.env().now();
             let stopping = shard.0.stopping.value() > 0;
             if !parts.is_empty() || superseded || now >= self.until || stopping {
                 return self.encode(parts);
             }
-            self.wait(shard, waits, arrived, self.until.since(now)).await;
+            self.wait(shard, arrived, self.until.since(now)).await;
         }
     }
 
-    /// What there is to say now, and what to wait for if that is nothing.
-    async fn compose(&self, shard: &Shard<E>, seq: u64) -> (Vec<Part<E>>, Vec<Wait>) {
+    /// What there is to say now. Where that is nothing, it is waited for.
+    async fn compose(&self, shard: &Shard<E>, seq: u64) -> Vec<Part<E>> {
         let reads = self.session.stream.borrow().reads(seq);
         let mut shares: BTreeMap<usize, Vec<Read>> = BTreeMap::new();
         for read in reads {
@@ -250,28 +291,26 @@ impl<E: NetEnv> ReplicaRequest<E> {
             partition_bytes_max: self.session.partition_bytes_max.get(),
         };
         let own = shares.remove(&shard.0.index).unwrap_or_default();
-        // Where nothing is read any more, nothing is waited for.
-        self.session.parked.borrow_mut().retain(|owner, _| shares.contains_key(owner));
         let mut calls = Vec::new();
         for (owner, reads) in shares {
-            // Nothing is news there while the call that waits there has not returned.
-            if self.is_parked(owner, &reads) {
-                continue;
-            }
             let asked = Call::ReplicaRead(call(reads.clone()));
-            calls.push((reads, shard.mesh().call(shard.env(), owner, asked)));
+            calls.push((owner, reads, shard.mesh().call(shard.env(), owner, asked)));
         }
-        let (mut parts, mut waits) = (Vec::new(), Vec::new());
+        let mut parts = Vec::new();
         let found = read(shard, &call(own.clone())).await;
         for (read, found) in own.iter().zip(found) {
-            self.enter(read, found, Bytes::Here, &mut parts, &mut waits);
+            if let Some(wait) = self.enter(read, found, Bytes::Here, &mut parts) {
+                self.session.vigil.borrow_mut().post(wait.id, watches(shard, &wait));
+            }
         }
-        for (reads, mut call) in calls {
+        for (owner, reads, mut call) in calls {
             let Answer::ReplicaRead(found) = call.answer().await else {
                 unreachable!("an answer is of its call's kind")
             };
             for (read, found) in reads.iter().zip(found) {
-                self.enter(read, found, Bytes::There, &mut parts, &mut waits);
+                if let Some(wait) = self.enter(read, found, Bytes::There, &mut parts) {
+                    self.session.park(owner, wait);
+                }
             }
         }
         for (id, trouble) in self.session.stream.borrow_mut().take_troubles(seq) {
@@ -279,20 +318,23 @@ impl<E: NetEnv> ReplicaRequest<E> {
             let (high_watermark, log_start) = (Offset::ZERO, Offset::ZERO);
             parts.push(Part { id, high_watermark, log_start, outcome, slices: Vec::new() });
         }
-        (parts, waits)
+        parts
     }
 
+    /// Enters what was read; answers what is to be waited for, if there were no batches.
     fn enter<S>(
         &self,
         read: &Read,
         found: ReadOne<S>,
         wrap: impl Fn(S) -> Bytes<E>,
         parts: &mut Vec<Part<E>>,
-        waits: &mut Vec<Wait>,
-    ) {
+    ) -> Option<Wait> {
         let mut stream = self.session.stream.borrow_mut();
         match found {
-            Err(fault) => stream.on_unreadable(read, fault),
+            Err(fault) => {
+                stream.on_unreadable(read, fault);
+                None
+            }
             Ok((slices, next, head)) => {
                 if stream.on_read(read, next, head) {
                     let slices: Vec<_> = slices.into_iter().map(wrap).collect();
@@ -300,46 +342,25 @@ impl<E: NetEnv> ReplicaRequest<E> {
                     let outcome = Outcome::Records((len > 0).then_some(len));
                     let Head { high_watermark, log_start } = head;
                     parts.push(Part { id: read.id, high_watermark, log_start, outcome, slices });
-                } else {
-                    waits.push(Wait { id: read.id, from: next, told: head });
                 }
+                (next == read.from).then_some(Wait { id: read.id, from: next, told: head })
             }
         }
-    }
-
-    fn is_parked(&self, owner: usize, reads: &[Read]) -> bool {
-        let mut parked = self.session.parked.borrow_mut();
-        let Some(waiting) = parked.get_mut(&owner) else { return false };
-        let same = waiting.waits.len() == reads.len()
-            && waiting.waits.iter().zip(reads).all(|(wait, read)| {
-                wait.id == read.id && wait.from == read.from && read.told == Some(wait.told)
-            });
-        if same && !waiting.call.is_answered() {
-            return true;
-        }
-        parked.remove(&owner);
-        false
     }
 
     /// Waits until one of the partitions has news, another request has come, or the time is up.
-    async fn wait(&self, shard: &Shard<E>, waits: Vec<Wait>, arrived: u64, wait_max: Duration) {
-        let mut shares: BTreeMap<usize, Vec<Wait>> = BTreeMap::new();
-        for wait in waits {
-            shares.entry(shard.owner(wait.id)).or_default().push(wait);
-        }
-        let own = shares.remove(&shard.0.index).unwrap_or_default();
-        {
-            let mut parked = self.session.parked.borrow_mut();
-            for (owner, waits) in shares {
-                let call = Call::ReplicaPark(waits.clone(), wait_max);
-                let call = shard.mesh().call(shard.env(), owner, call);
-                parked.insert(owner, Parked { waits, call });
-            }
-        }
+    async fn wait(&self, shard: &Shard<E>, arrived: u64, wait_max: Duration) {
         let session = &self.session;
+        for (owner, parked) in &mut *session.parked.borrow_mut() {
+            parked.call.get_or_insert_with(|| {
+                let waits = parked.waits.values().copied().collect();
+                shard.mesh().call(shard.env(), *owner, Call::ReplicaPark(waits, wait_max))
+            });
+        }
         let elsewhere = std::future::poll_fn(|cx| {
             let mut parked = session.parked.borrow_mut();
-            match parked.values_mut().any(|parked| parked.call.poll_answered(cx)) {
+            let mut calls = parked.values_mut().filter_map(|parked| parked.call.as_mut());
+            match calls.any(|call| call.poll_answered(cx)) {
                 true => std::task::Poll::Ready(()),
                 false => std::task::Poll::Pending,
             }
@@ -347,7 +368,12 @@ impl<E: NetEnv> ReplicaRequest<E> {
         let newer = async {
             let _ = session.arrived.reach(arrived + 1).await;
         };
-        let here = grew(shard, &own, wait_max);
+        let stopping = async {
+            let _ = shard.0.stopping.reach(1).await;
+        };
+        let late = shard.env().sleep_until(shard.env().now().after(wait_max));
+        let heard = session.vigil.borrow().heard();
+        let here = future::or(future::or(heard, stopping), late);
         future::or(newer, future::or(here, elsewhere)).await;
     }
 
@@ -376,17 +402,19 @@ impl<E: NetEnv> ReplicaRequest<E> {
     }
 }
 
-/// Reads for a follower on the shard that owns the partitions.
+/// Reads for a follower on the shard that owns the partitions; fewer than asked for where the limit
+/// is spent: their turn comes first in the next answer.
 pub async fn read<E: NetEnv>(shard: &Shard<E>, call: &ReplicaRead) -> Vec<ReadOne<Slice<E>>> {
     let mut left = call.bytes_max;
     let mut found = Vec::with_capacity(call.reads.len());
     for read in &call.reads {
+        if left == 0 {
+            break;
+        }
         let bytes_max = left.min(call.partition_bytes_max);
         let one = match shard.0.partitions.opened(read.id) {
             // It was deleted: nothing will come of waiting for it.
             Some(partition) if !partition.log().is_open() => Err(FetchFault::NotLeader),
-            // Its turn comes: who got nothing is first in the next answer.
-            Some(partition) if left == 0 => Ok((Vec::new(), read.from, partition.head())),
             Some(partition) => read_one(&partition, call.replica, read, bytes_max).await,
             None => Err(FetchFault::NotLeader),
         };
@@ -422,18 +450,24 @@ pub fn copied<S: std::ops::Deref<Target = [u8]>>(found: Vec<ReadOne<S>>) -> Vec<
     found.into_iter().map(copy).collect()
 }
 
+/// What to watch of a partition until it has news; `None`: it has some.
+fn watches<E: NetEnv>(shard: &Shard<E>, wait: &Wait) -> Option<[(Watch, u64); 2]> {
+    let partition = shard.0.partitions.opened(wait.id)?;
+    (partition.head() == wait.told).then(|| {
+        let told = wait.told.high_watermark.value();
+        [(partition.growth(), wait.from.value() + 1), (partition.watch(), told + 1)]
+    })
+}
+
 /// Waits until one of the partitions has news, or the time is up, or the shard stops.
 pub async fn grew<E: NetEnv>(shard: &Shard<E>, waits: &[Wait], wait_max: Duration) {
-    let mut watches = vec![(shard.0.stopping.clone(), 1)];
+    let mut all = vec![(shard.0.stopping.clone(), 1)];
     for wait in waits {
-        match shard.0.partitions.opened(wait.id) {
-            Some(partition) if partition.head() == wait.told => {
-                watches.push((partition.growth(), wait.from.value() + 1));
-                watches.push((partition.watch(), wait.told.high_watermark.value() + 1));
-            }
-            _ => return,
+        match watches(shard, wait) {
+            Some(watches) => all.extend(watches),
+            None => return,
         }
     }
     let until = shard.env().now().after(wait_max);
-    future::or(wait::any(&watches), shard.env().sleep_until(until)).await;
+    future::or(wait::any(&all), shard.env().sleep_until(until)).await;
 }

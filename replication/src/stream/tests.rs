@@ -74,6 +74,33 @@ fn cursors_advance_with_what_is_read_and_the_hungry_come_first() {
 }
 
 #[test]
+fn where_nothing_was_found_nothing_is_read_until_there_is_news() {
+    let mut stream = new();
+    fits(&mut stream, &ask(7, 0, vec![part(0, Some(5)), part(1, Some(8)), part(2, Some(0))]));
+    for (read, next) in stream.reads(0).into_iter().zip([5, 9, 0]) {
+        assert!(stream.on_read(&read, Offset::new(next), head(3)), "the head is news");
+    }
+    assert_eq!(froms(&stream, 0), [(1, 9)], "there may be more where there was something");
+    let read = stream.reads(0)[0];
+    assert!(!stream.on_read(&read, Offset::new(9), head(3)));
+    assert!(froms(&stream, 0).is_empty());
+    stream.stir(id(2));
+    stream.stir(id(2));
+    stream.stir(id(9));
+    assert_eq!(froms(&stream, 0), [(2, 0)]);
+    stream.stir_all();
+    assert_eq!(froms(&stream, 0), [(2, 0), (0, 5), (1, 9)]);
+    // A promise is no reason to read, a position is.
+    stream.reads(0).iter().for_each(|read| _ = stream.on_read(read, read.from, head(3)));
+    fits(&mut stream, &ask(7, 1, vec![part(0, None), part(1, Some(4))]));
+    assert_eq!(froms(&stream, 1), [(1, 4)]);
+    // What was stopped is not stirred.
+    stream.on_unreadable(&stream.reads(1)[0].clone(), FetchFault::NotLeader);
+    stream.stir_all();
+    assert_eq!(froms(&stream, 1), [(0, 5), (2, 0)]);
+}
+
+#[test]
 fn a_new_position_is_answered_with_its_own_request() {
     let mut stream = new();
     fits(&mut stream, &ask(7, 0, vec![part(0, Some(5)), part(1, Some(5))]));

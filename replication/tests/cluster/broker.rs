@@ -363,6 +363,7 @@ async fn compose(
     seq: u64,
 ) -> (Vec<AnswerPart<Vec<u8>>>, Vec<(Watch, u64)>) {
     let (mut parts, mut watches) = (Vec::new(), Vec::new());
+    stream.stir_all();
     for read in stream.reads(seq) {
         let head = partition.head();
         watches.push((partition.growth(), read.from.value() + 1));

@@ -53,6 +53,7 @@ impl Broker {
         mut budget: usize,
     ) -> Vec<AnswerPart<Records>> {
         let mut parts = Vec::new();
+        stream.stir_all();
         for read in stream.reads(seq) {
             let part = self.parts.get_mut(&read.id).expect("it leads it, or did");
             let end = part.log.end();

@@ -6,12 +6,16 @@ use std::ops::Deref;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::Duration;
 
 use glommio::io::{BufferedFile, DmaBuffer, DmaFile, OpenOptions, ReadResult};
-use nix::libc::{EINTR, EOPNOTSUPP, O_DSYNC};
+use nix::libc::{EINTR, EMFILE, ENFILE, EOPNOTSUPP, O_DSYNC};
 
 use super::{UringEnv, on_path, os_error};
-use crate::env::{BLOCK_ALIGN, Block, File, Open, Persist, align_down, align_up};
+use crate::env::{BLOCK_ALIGN, Block, Env, File, Open, Persist, align_down, align_up};
+
+/// How long files have no second descriptor when there are few left.
+const SCARCE: Duration = Duration::from_secs(1);
 
 /// Device memory, aligned to [`BLOCK_ALIGN`]. It comes from the global
 /// allocator: glommio's registered pool is small and serves reads.
@@ -138,15 +142,32 @@ impl UringFile {
         self.device.fd()
     }
 
-    /// The descriptor whose writes are flushed, opened when first needed; `None` if it cannot be.
+    /// The descriptor whose writes are flushed, opened when first needed; `None` if it cannot be,
+    /// or if descriptors are scarce: then it is one operation more for each write, but there is a
+    /// first one for every file.
     async fn synced(&self) -> io::Result<Option<&Device>> {
-        if self.synced.get().is_none() && self.env.0.proc_fd {
-            let device = reopen(self.device.fd(), self.is_direct(), self.writable, O_DSYNC).await?;
-            // Another write may have been faster; both descriptors are the same to us.
-            drop(self.synced.set(device));
+        let shard = &self.env.0;
+        let scarce = self.env.now() < shard.scarce_until.get();
+        if self.synced.get().is_none() && shard.proc_fd && !scarce {
+            let opened = reopen(self.device.fd(), self.is_direct(), self.writable, O_DSYNC).await;
+            // The kernel gives the lowest free number, so that a high one says how many are taken.
+            if opened.as_ref().map_or_else(is_out, |device| device.fd() >= shard.scarce_from) {
+                shard.scarce_until.set(self.env.now().after(SCARCE));
+            }
+            match opened {
+                // Another write may have been faster; both descriptors are the same to us.
+                Ok(device) => drop(self.synced.set(device)),
+                Err(error) if is_out(&error) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(self.synced.get())
     }
+}
+
+/// Whether the process or the system has no descriptor to give.
+fn is_out(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
 }
 
 impl File for UringFile {
