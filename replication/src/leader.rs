@@ -243,9 +243,14 @@ impl Leader {
         }
     }
 
-    /// Batches were appended; the log ends at `end`.
-    pub fn on_append(&mut self, end: Offset) {
+    /// Batches were appended; the log ends at `end`. Who had everything until now is caught up as of
+    /// now: a replica of a partition at rest has nothing to say, and would else be late the moment
+    /// that something is written.
+    pub fn on_append(&mut self, end: Offset, now: Instant) {
         assert!(end >= self.end, "a log that gave up batches says so first");
+        for peer in self.peers.values_mut().filter(|peer| peer.fits && peer.promise >= self.end) {
+            peer.caught_up_at = peer.caught_up_at.max(now);
+        }
         self.end = end;
     }
 

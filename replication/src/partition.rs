@@ -174,7 +174,7 @@ impl<E: Env> Partition<E> {
         partition.known_end.set(end);
         // The high watermark does not move with it, so that nobody is to be told.
         if let Some(leader) = partition.replica.borrow_mut().leader_mut() {
-            leader.on_append(end);
+            leader.on_append(end, partition.env.now());
         }
         let all = acks == Acks::All;
         let reach = (acks != Acks::None).then(|| Reach { commit: self.commit(), all });

@@ -78,7 +78,7 @@ impl Side {
         self.log.durable = self.log.end();
         let end = Offset::new(self.log.end());
         let leader = self.replica.leader_mut().expect("leads");
-        leader.on_append(end);
+        leader.on_append(end, at(0));
         leader.on_durable(end);
     }
 
@@ -419,7 +419,7 @@ fn a_leader_that_gave_up_shown_batches_writes_no_more_in_its_term() {
     let _ = (a.assign(assignment(A, 1, 1, &[A, B])), b.assign(assignment(A, 1, 1, &[A, B])));
     let _ = round(&mut a, &mut b, at(0));
     let leader = a.replica.leader_mut().unwrap();
-    leader.on_append(Offset::new(9));
+    leader.on_append(Offset::new(9), at(0));
     leader.on_shown(Offset::new(8));
     leader.on_given_up(Offset::new(5));
     assert!(leader.is_spent());

@@ -50,13 +50,13 @@ fn promise(leader: &mut Leader, durable: u64, position: Option<u64>, millis: u64
 fn the_high_watermark_is_the_least_durable_end_in_the_isr_and_never_falls() {
     let mut alone = leader(&[ME], 5, 3, 1);
     assert_eq!(alone.high_watermark(), Offset::new(5));
-    alone.on_append(Offset::new(9));
+    alone.on_append(Offset::new(9), Instant::ZERO);
     assert!(alone.on_durable(Offset::new(9)));
     assert!(!alone.on_durable(Offset::new(7)));
     assert_eq!(alone.high_watermark(), Offset::new(9));
 
     let mut two = leader(&[ME, OTHER], 5, 3, 1);
-    two.on_append(Offset::new(50));
+    two.on_append(Offset::new(50), Instant::ZERO);
     assert!(!two.on_durable(Offset::new(50)), "the other one has promised nothing yet");
     assert_eq!((two.high_watermark(), two.is_settled()), (Offset::new(3), false));
     promise(&mut two, 10, Some(4), 0);
@@ -98,13 +98,30 @@ fn the_epoch_that_a_client_names_is_compared() {
 
 /// Kafka's rule: late is who has not had, for so long, what there was at his fetch before.
 #[test]
+fn a_replica_of_a_partition_at_rest_is_not_late_when_something_is_written() {
+    let mut two = leader(&[ME, OTHER], 0, 0, 1);
+    promise(&mut two, 0, Some(0), 0);
+    let lag_max = ReplicationConfig::default().lag_max;
+    let written = Instant::ZERO.after(lag_max * 3);
+    assert_eq!(two.ask(written), None);
+    two.on_append(Offset::new(5), written);
+    assert_eq!(two.ask(written), None, "it had everything until now");
+    assert_eq!(two.deadline(), Some(written.after(lag_max)));
+    // It is late though more is written, if it does not get what there was.
+    let more = written.after(lag_max / 2);
+    two.on_append(Offset::new(9), more);
+    assert_eq!(two.deadline(), Some(written.after(lag_max)));
+    assert!(two.ask(written.after(lag_max)).is_some());
+}
+
+#[test]
 fn a_replica_under_steady_load_is_not_late_while_it_keeps_up() {
     let mut two = leader(&[ME, OTHER], 0, 0, 1);
     promise(&mut two, 0, Some(0), 0);
     let (mut end, step) = (0, 1_000);
     for round in 1..40 {
         end += 10;
-        two.on_append(Offset::new(end));
+        two.on_append(Offset::new(end), Instant::from_nanos((round - 1) * step * 1_000_000));
         // It always lacks the newest.
         promise(&mut two, end - 10, None, round * step);
         let now = Instant::from_nanos(round * step * 1_000_000);

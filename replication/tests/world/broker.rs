@@ -219,7 +219,7 @@ impl World {
     }
 
     pub fn produce(&mut self, id: BrokerId, part: TopicPartition) -> Checked {
-        let value = self.new_value();
+        let (value, now) = (self.new_value(), self.now);
         let broker = self.brokers.get_mut(&id).expect("exists");
         if !broker.works() {
             return Ok(());
@@ -233,7 +233,7 @@ impl World {
         }
         let (epoch, offset) = (leader.epoch(), state.log.end());
         state.log.append(Entry { epoch, value });
-        leader.on_append(Offset::new(state.log.end()));
+        leader.on_append(Offset::new(state.log.end()), now);
         if acks == Acks::All {
             state.tickets.push((epoch, offset, value));
         }
