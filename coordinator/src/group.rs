@@ -27,6 +27,7 @@ use engine::ids::Offset;
 use engine::time::Instant;
 
 use crate::machine::{Machine, Outcome, Seen, Token};
+use crate::runtime;
 use classic::Live;
 use classic::desk::Desk;
 use consumer::topics::View;
@@ -127,6 +128,10 @@ impl Machine for Groups {
             | Request::See(_)
             | Request::ForgetTopics(_) => false,
         }
+    }
+
+    fn runtime_mutant(config: &GroupConfig) -> Option<runtime::Mutant> {
+        config.runtime_mutant
     }
 
     fn decide(

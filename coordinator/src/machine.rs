@@ -12,6 +12,8 @@
 use engine::ids::Offset;
 use engine::time::{Instant, Timestamp};
 
+use crate::runtime::Mutant;
+
 /// Who asked. The driver gives each request another; the machine only hands it back, perhaps much
 /// later (a parked request).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -63,6 +65,12 @@ pub trait Machine: Sized + 'static {
     /// takes none.
     fn writes(_request: &Self::Request) -> bool {
         true
+    }
+
+    /// A bug on purpose of the driver, for tests that prove that they would see it. `None`
+    /// everywhere else.
+    fn runtime_mutant(_config: &Self::Config) -> Option<Mutant> {
+        None
     }
 
     /// Decides one request. Neither waits nor changes hard state: what shall be remembered goes

@@ -13,6 +13,8 @@
 //! is elsewhere, and a late append cannot be ([`Journal::propose`] compares the term). It ends by
 //! itself; whoever leads again starts another.
 
+mod mutant;
+
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -29,6 +31,7 @@ use replication::partition::{Commit, Lost};
 use crate::config::{ANSWERS_AT_ONCE_MAX, REQUESTS_WAITING_MAX};
 use crate::journal::{Journal, ProposeError, ReplayError};
 use crate::machine::{Machine, Moment, Outcome, Seen, Stored, Token};
+pub use mutant::Mutant;
 
 /// Runs one machine. Cloning shares it; it lives on one shard.
 pub struct Runtime<E: Env, M: Machine>(Rc<Inner<E, M>>);
@@ -218,7 +221,8 @@ impl<E: Env, M: Machine> Runtime<E, M> {
         let waiting = Waiting { inner, token: inner.take_token()? };
         inner.step(|seen, soft, out| M::decide(seen, soft, waiting.token, request, out))?;
         let held = waiting.filled().await?;
-        let Some(commit) = held.commit else {
+        let awaited = inner.mutant() != Some(Mutant::ReplyBeforeCommit);
+        let Some(commit) = held.commit.filter(|_| awaited) else {
             let at = held.end.min(inner.journal.committed());
             return Ok(Answer { reply: held.reply, at });
         };
@@ -254,6 +258,10 @@ impl From<ProposeError> for RequestError {
 }
 
 impl<E: Env, M: Machine> Inner<E, M> {
+    fn mutant(&self) -> Option<Mutant> {
+        M::runtime_mutant(&self.config)
+    }
+
     /// The machine has seen what will never be: the log gave it up.
     fn is_stale(&self) -> bool {
         self.state.borrow().end != self.journal.end()
@@ -284,6 +292,9 @@ impl<E: Env, M: Machine> Inner<E, M> {
                 return Err(RequestError::NotCoordinator);
             }
             if self.replaying.get() {
+                if self.mutant() == Some(Mutant::AnswersWhileLoading) {
+                    return Ok(());
+                }
                 if !waits {
                     return Err(RequestError::Loading);
                 }
@@ -314,7 +325,15 @@ impl<E: Env, M: Machine> Inner<E, M> {
             // Two of them would be twice the memory.
             state.hard = M::Hard::default();
         }
-        let apply = |at, record: M::Record| M::apply(&mut hard, at, &record);
+        let bound = match self.mutant() {
+            Some(Mutant::LoadsToWatermark) => self.journal.committed(),
+            _ => Offset::MAX,
+        };
+        let apply = |at, record: M::Record| {
+            if at < bound {
+                M::apply(&mut hard, at, &record);
+            }
+        };
         let (end, bytes) = self.journal.replay(&self.env, from, apply).await?;
         if !self.decided.is_closed() {
             let state = &mut *self.state.borrow_mut();

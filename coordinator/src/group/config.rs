@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::consumer::ConsumerConfig;
 use super::mutant::Mutant;
+use crate::runtime;
 
 /// Kafka's names in brackets; the defaults are Kafka's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct GroupConfig {
     pub consumer: ConsumerConfig,
     /// A bug on purpose, for tests that prove that they would see it. `None` everywhere else.
     pub mutant: Option<Mutant>,
+    /// The same of what drives the machine.
+    pub runtime_mutant: Option<runtime::Mutant>,
 }
 
 impl Default for GroupConfig {
@@ -46,6 +49,7 @@ impl Default for GroupConfig {
             records_bytes_max: RECORDS_BYTES_MAX,
             consumer: ConsumerConfig::default(),
             mutant: None,
+            runtime_mutant: None,
         }
     }
 }

@@ -71,7 +71,7 @@ impl Client {
 
     /// A connection, if there is one at once.
     pub async fn try_connect(&self) -> Come<Line> {
-        match self.in_time(self.env.connect(self.broker)).await? {
+        match self.in_time(PATIENCE, self.env.connect(self.broker)).await? {
             Ok(stream) => Ok(Line {
                 client: self.clone(),
                 stream,
@@ -87,9 +87,9 @@ impl Client {
         self.sleep(Duration::from_millis(self.random.between(low, high))).await;
     }
 
-    async fn in_time<T>(&self, what: impl Future<Output = T>) -> Come<T> {
+    async fn in_time<T>(&self, patience: Duration, what: impl Future<Output = T>) -> Come<T> {
         let late = async {
-            self.sleep(PATIENCE).await;
+            self.sleep(patience).await;
             gone("nothing happened for too long")
         };
         future::or(async { Ok(what.await) }, late).await
@@ -152,7 +152,7 @@ impl Line {
             self.due.borrow_mut().push_back(number);
         }
         let parts = [IoSlice::new(&frame)];
-        match self.client.in_time(self.stream.write_all(&parts)).await? {
+        match self.client.in_time(PATIENCE, self.stream.write_all(&parts)).await? {
             Ok(()) => Ok(()),
             Err(error) => gone(format!("not sent: {error}")),
         }
@@ -160,7 +160,12 @@ impl Line {
 
     /// Waits for the answer to the oldest request.
     pub async fn receive(&self, version: i16) -> Come<Answer> {
-        let frame = self.client.in_time(self.frame()).await?;
+        self.receive_within(PATIENCE, version).await
+    }
+
+    /// The same for answers that take their time.
+    pub async fn receive_within(&self, patience: Duration, version: i16) -> Come<Answer> {
+        let frame = self.client.in_time(patience, self.frame()).await?;
         let frame = match frame {
             Ok(frame) => frame,
             Err(error) => return gone(format!("not answered: {error}")),
@@ -176,8 +181,18 @@ impl Line {
 
     /// Asks and waits.
     pub async fn call<'a>(&self, request: &impl Request<'a>, version: i16) -> Come<Answer> {
+        self.call_within(PATIENCE, request, version).await
+    }
+
+    /// The same for answers that take their time.
+    pub async fn call_within<'a>(
+        &self,
+        patience: Duration,
+        request: &impl Request<'a>,
+        version: i16,
+    ) -> Come<Answer> {
         self.send(request, version, true).await?;
-        self.receive(version).await
+        self.receive_within(patience, version).await
     }
 
     async fn frame(&self) -> IoResult<Vec<u8>> {

@@ -47,6 +47,18 @@ pub enum Invariant {
     HistoryIsClean,
     /// In a cluster: a topic whose creation was acknowledged stays.
     TopicsStay,
+    /// Of a group: a partition is nobody else's while it is somebody's.
+    OneOwnerPerGeneration,
+    /// Of a group: what was acknowledged is what is told, until something else is committed.
+    CommittedOffsetsNeverRegress,
+    /// Of a group: nothing is acknowledged to a generation that is over.
+    OldGenerationsAreFenced,
+    /// Of a group: a member's epoch only grows while it is one.
+    EpochsNeverRegress,
+    /// Of a group: nothing is taken for read that no member was given.
+    AtLeastOnce,
+    /// Of a group: when nothing is wrong any more, it is stable soon, and reads and commits all.
+    GroupsSettle,
 }
 
 /// A broken promise.

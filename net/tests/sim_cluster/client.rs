@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use engine::ids::TopicId;
 use net::history::{Event, History, Op};
 use net::wire::metadata::{MetadataRequest, MetadataResponse, RequestTopic};
 
@@ -23,6 +24,8 @@ pub struct Member {
     /// Epoch and leader.
     leaders: RefCell<BTreeMap<Place, (i32, i32)>>,
     lines: RefCell<BTreeMap<i32, Rc<Line>>>,
+    /// Indexes of the topics of the run.
+    topics: RefCell<BTreeMap<TopicId, usize>>,
 }
 
 impl Member {
@@ -40,6 +43,7 @@ impl Member {
             brokers: RefCell::default(),
             leaders: RefCell::default(),
             lines: RefCell::default(),
+            topics: RefCell::default(),
         }
     }
 
@@ -73,6 +77,7 @@ impl Member {
         for topic in response.topics.iter() {
             let known = |at: &usize| topic.name.as_deref() == Some(TOPICS[*at].name);
             let Some(at) = (0..TOPICS.len()).find(known) else { continue };
+            self.topics.borrow_mut().insert(topic.topic_id, at);
             for part in topic.partitions.iter() {
                 let place = Place { topic: at, partition: part.partition_index };
                 let (epoch, leader) = (part.leader_epoch, part.leader_id);
@@ -85,6 +90,17 @@ impl Member {
             }
         }
         Ok(())
+    }
+
+    /// Index of a topic of the run, as far as it is known.
+    pub fn topic(&self, id: TopicId) -> Option<usize> {
+        self.topics.borrow().get(&id).copied()
+    }
+
+    /// Id of a topic of the run, as far as it is known.
+    pub fn topic_id(&self, index: usize) -> Option<TopicId> {
+        let topics = self.topics.borrow();
+        topics.iter().find(|(_, at)| **at == index).map(|(id, _)| *id)
     }
 
     /// Leader and epoch, as far as they are known.
@@ -103,6 +119,11 @@ impl Member {
         let line = Rc::new(client.try_connect().await?);
         self.lines.borrow_mut().insert(broker, line.clone());
         Ok(line)
+    }
+
+    /// Its process ends: nothing is left of its connections.
+    pub fn lose_all(&self) {
+        self.lines.borrow_mut().clear();
     }
 
     /// A connection is of no more use.

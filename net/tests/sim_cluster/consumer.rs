@@ -73,7 +73,7 @@ async fn read(
 }
 
 /// Reads one partition from its leader; its epoch and high watermark.
-async fn fetch(
+pub async fn fetch(
     member: &Member,
     place: Place,
     from: u64,
@@ -122,7 +122,7 @@ async fn fetch(
 }
 
 /// The high watermark as ListOffsets tells it, which never falls.
-async fn list(member: &Member, place: Place) -> Come<i64> {
+pub async fn list(member: &Member, place: Place) -> Come<i64> {
     let Some((epoch, leader)) = member.leader(place) else { return gone("no leader") };
     let line = member.line(leader).await?;
     let partitions = [AskedPartition {

@@ -21,6 +21,7 @@ use net::node::{run_coordinator, run_shard};
 use net::shard::{Options, QuorumOptions};
 
 use crate::Bug;
+use crate::groups::{GroupNumbers, HEARTBEAT};
 
 /// Where clients come in …
 pub const CLIENT_PORT: u16 = 9092;
@@ -62,12 +63,14 @@ pub struct Numbers {
     checkpoint_bytes: u64,
     snapshot_bytes: u64,
     tend_every: Duration,
+    /// Of groups, where there are some.
+    pub groups: Option<GroupNumbers>,
     pub bug: Bug,
 }
 
 impl Numbers {
     /// Small ones, so that borders are met and elections do not take long.
-    pub fn draw(random: &Random, bug: Bug) -> Numbers {
+    pub fn draw(random: &Random, groups: Option<GroupNumbers>, bug: Bug) -> Numbers {
         let millis = |low, high| Duration::from_millis(random.between(low, high));
         Numbers {
             session: millis(400, 900),
@@ -78,6 +81,7 @@ impl Numbers {
             checkpoint_bytes: random.between(4_000, 40_000),
             snapshot_bytes: random.between(1_000, 20_000),
             tend_every: millis(50, 1_000),
+            groups,
             bug,
         }
     }
@@ -192,8 +196,18 @@ impl Machine {
         broker.topics.session_timeout = Some(numbers.session);
         broker.topics.snapshot_bytes = numbers.snapshot_bytes;
         broker.replication.lag_max = numbers.lag_max;
+        if let Some(groups) = &numbers.groups {
+            broker.offsets_topic.partitions = groups.partitions;
+            broker.groups.session_min = Duration::ZERO;
+            broker.groups.initial_rebalance_delay = groups.delay;
+            broker.groups.consumer.session = groups.session;
+            broker.groups.consumer.heartbeat_interval = HEARTBEAT;
+        }
         match numbers.bug {
             Bug::None => {}
+            Bug::Groups(mutant) => broker.groups.mutant = Some(mutant),
+            Bug::Consumers(mutant) => broker.groups.consumer.mutant = Some(mutant),
+            Bug::Runtime(mutant) => broker.groups.runtime_mutant = Some(mutant),
             Bug::Log(mutant) => options.bounds.mutant = Some(mutant),
             Bug::Replication(mutant) => broker.replication.mutant = Some(mutant),
             Bug::Controller(mutant) => broker.topics.mutant = Some(mutant),

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use coordinator::group::partition_of;
 use coordinator::image::Image;
 use coordinator::observer::Observer;
 use coordinator::quorum::since::{News, Since};
@@ -13,6 +14,7 @@ use coordinator::records::snapshot;
 use engine::env::Env;
 use engine::env::sim::SimEnv;
 use engine::ids::{BrokerId, Offset, TopicId};
+use engine::time::Instant;
 use futures_lite::future;
 use net::controllers::Controllers;
 
@@ -26,7 +28,17 @@ pub struct Registry {
     /// Who led which partition in which epoch.
     leaders: RefCell<BTreeMap<(TopicId, i32, i32), i32>>,
     newest: RefCell<Arc<Image>>,
+    /// The same by name, in the order in which it was seen.
+    history: RefCell<BTreeMap<(String, i32), Vec<Led>>>,
     pub elections: Cell<u64>,
+}
+
+/// Who led, and when that was seen first.
+#[derive(Clone, Copy)]
+pub struct Led {
+    pub seen: Instant,
+    pub epoch: i32,
+    pub leader: i32,
 }
 
 impl Registry {
@@ -36,6 +48,7 @@ impl Registry {
             pictures: RefCell::default(),
             leaders: RefCell::default(),
             newest: RefCell::new(Arc::new(Image::empty())),
+            history: RefCell::default(),
             elections: Cell::new(0),
         }
     }
@@ -43,6 +56,14 @@ impl Registry {
     /// The newest picture that any coordinator has shown.
     pub fn image(&self) -> Arc<Image> {
         self.newest.borrow().clone()
+    }
+
+    /// Who led the partition of `topic` in which `group` is kept.
+    pub fn history(&self, topic: &str, group: &str) -> Vec<Led> {
+        let image = self.image();
+        let count = image.topic(topic).map_or(1, |topic| topic.partitions().count());
+        let key = (topic.to_owned(), partition_of(group, count as i32));
+        self.history.borrow().get(&key).cloned().unwrap_or_default()
     }
 
     /// Somebody is said to lead.
@@ -98,6 +119,14 @@ impl Registry {
                 }
                 let leader = part.leader.map_or(-1, |leader| leader.0);
                 self.on_leader(topic.id, index.0, part.leader_epoch.0, leader)?;
+                let (seen, epoch) = (env.now(), part.leader_epoch.0);
+                let key = (topic.name.to_string(), index.0);
+                let led = Led { seen, epoch, leader };
+                let mut history = self.history.borrow_mut();
+                let led_before = history.entry(key).or_default();
+                if led_before.last().is_none_or(|last| last.epoch != epoch) {
+                    led_before.push(led);
+                }
                 if old.is_some_and(|old| old.leader != part.leader) {
                     self.elections.set(self.elections.get() + 1);
                 }

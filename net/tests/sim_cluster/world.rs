@@ -12,6 +12,7 @@ use engine::ids::{BrokerId, TopicId};
 use engine::wait::Watch;
 use futures_lite::future;
 use net::env::sim::SimNet;
+use net::groups::OFFSETS_TOPIC;
 use net::history::{History, Op};
 use net::wire::ErrorCode;
 use net::wire::create_topics::{CreateTopicsRequest, CreateTopicsResponse, RequestTopic};
@@ -19,6 +20,8 @@ use net::wire::create_topics::{CreateTopicsRequest, CreateTopicsResponse, Reques
 use crate::Bug;
 use crate::client::Member;
 use crate::consumer::{consume, read_whole};
+use crate::groups::{GroupNumbers, Groups};
+use crate::ledger::Ledger;
 use crate::line::{Client, Come, gone};
 use crate::machine::{CLIENT_PORT, CONTROL_PORT, Machine, Numbers, Role};
 use crate::oracle::{Broken, Invariant, Kept, Oracle, Place, broken};
@@ -45,8 +48,10 @@ pub fn places() -> impl Iterator<Item = Place> {
 /// Producers: the first half of them idempotent.
 const PRODUCERS: u32 = 4;
 const CONSUMERS: u32 = 2;
+/// From which source of random numbers groups are drawn.
+const GROUP_STREAM: u64 = 1_000;
 /// Within so long of virtual time everything is acknowledged when all is well again.
-const HEALTHY_MAX: Duration = Duration::from_secs(30);
+pub const HEALTHY_MAX: Duration = Duration::from_secs(30);
 
 /// What a run was like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +63,19 @@ pub struct Summary {
     pub lives: u64,
     pub elections: u64,
     pub millis: u64,
+    /// `None`: there were no groups.
+    pub groups: Option<GroupSummary>,
+}
+
+/// What the groups of a run were like.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct GroupSummary {
+    /// How often another broker took to acknowledging the commits of a group.
+    pub failovers: u64,
+    pub commits: u64,
+    pub assignments: u64,
+    /// How often a member was told that it is none, or has left.
+    pub fenced: u64,
 }
 
 /// A run.
@@ -71,6 +89,7 @@ pub struct World {
     history: Rc<RefCell<History>>,
     /// Topics whose creation was acknowledged.
     created: Rc<RefCell<BTreeMap<String, TopicId>>>,
+    groups: Option<Groups>,
     pub sim: Sim,
 }
 
@@ -94,6 +113,7 @@ pub fn run(seed: u64, bug: Bug, is_shown: bool) -> Kept<Summary> {
         lives: world.machines.iter().map(|machine| machine.lives.get()).sum(),
         elections: world.registry.elections.get(),
         millis: world.sim.now().nanos() / 1_000_000,
+        groups: world.groups.as_ref().map(Groups::summary),
     })
 }
 
@@ -101,7 +121,12 @@ impl World {
     fn new(seed: u64, bug: Bug, is_shown: bool) -> World {
         let sim = Sim::new(seed);
         let random = sim.workload(0);
-        let numbers = Numbers::draw(&random, bug);
+        // From a source of their own: what else happens on a seed does not depend on them.
+        let of_groups = sim.workload(GROUP_STREAM);
+        let always = bug.is_of_groups() || std::env::var_os("SIM_GROUPS").is_some();
+        let has_groups = of_groups.chance(1, 2) || always;
+        let groups = has_groups.then(|| GroupNumbers::draw(&of_groups));
+        let numbers = Numbers::draw(&random, groups.clone(), bug);
         let roles: Vec<(i32, Role)> = match random.chance(1, 3) {
             true => (1..=3).map(|id| (id, Role::Both)).collect(),
             false => {
@@ -129,6 +154,12 @@ impl World {
             let env = watching.env();
             env.executor().spawn(env.life(), watch(env.clone(), registry.clone(), voter));
         }
+        let groups = groups.map(|numbers| {
+            let (session, registry) = (numbers.session, registry.clone());
+            let ledger =
+                move |name, is_classic| Ledger::new(name, is_classic, session, registry.clone());
+            Groups::new(numbers, || sim.node(), ledger)
+        });
         World {
             machines,
             clients,
@@ -138,6 +169,7 @@ impl World {
             registry,
             history: Rc::default(),
             created: Rc::default(),
+            groups,
             sim,
         }
     }
@@ -147,6 +179,11 @@ impl World {
     }
 
     fn member(&self, number: u32, name: &str) -> Member {
+        self.member_on(&self.clients[number as usize], number, name)
+    }
+
+    /// A client on a node, with the random numbers of its own `stream`.
+    pub fn member_on(&self, node: &Node, stream: u32, name: &str) -> Member {
         let bootstrap: Vec<_> = self
             .machines
             .iter()
@@ -154,11 +191,11 @@ impl World {
             .map(|machine| machine.address(CLIENT_PORT))
             .collect();
         let client = Client {
-            env: self.clients[number as usize].env(),
+            env: node.env(),
             broker: bootstrap[0],
             name: name.into(),
             oracle: self.oracle.clone(),
-            random: Rc::new(self.sim.workload(1 + u64::from(number))),
+            random: Rc::new(self.sim.workload(1 + u64::from(stream))),
         };
         Member::new(client, self.registry.clone(), self.history.clone(), bootstrap)
     }
@@ -196,6 +233,9 @@ impl World {
             let (env, finish) = (member.client.env.clone(), finish.clone());
             env.spawn_client(consume(member, finish));
         }
+        if let Some(groups) = &self.groups {
+            groups.begin(self, &calm, &finish);
+        }
         let trouble = future::zip(self.trouble(), self.trouble());
         let creating = async {
             for number in 0.. {
@@ -223,6 +263,24 @@ impl World {
             let how = format!("{} of {PRODUCERS} producers are done", produced.value());
             return self.oracle.verdict().and(broken(Invariant::EverythingIsAcknowledged, how));
         }
+        self.settle().await?;
+        finish.raise(1);
+        self.oracle.verdict()?;
+        if let Some(groups) = &self.groups {
+            groups.judge()?;
+        }
+        self.compare().await?;
+        self.check_topics()?;
+        self.compare_replicas().await?;
+        let report = std::mem::take(&mut *self.history.borrow_mut()).judge();
+        if let Some((anomaly, found)) = report.anomalies().next() {
+            return broken(Invariant::HistoryIsClean, format!("{}: {found:?}", anomaly.name()));
+        }
+        Ok(())
+    }
+
+    /// Waits until replicas are in sync, and groups have read all.
+    async fn settle(&self) -> Kept {
         // The watchers may be behind by as much.
         self.sim.sleep(Duration::from_millis(1_500)).await;
         let until = self.sim.now().after(HEALTHY_MAX);
@@ -234,14 +292,8 @@ impl World {
             self.sim.sleep(Duration::from_millis(50)).await;
         }
         self.sim.sleep(Duration::from_millis(500)).await;
-        finish.raise(1);
-        self.oracle.verdict()?;
-        self.compare().await?;
-        self.check_topics()?;
-        self.compare_replicas().await?;
-        let report = std::mem::take(&mut *self.history.borrow_mut()).judge();
-        if let Some((anomaly, found)) = report.anomalies().next() {
-            return broken(Invariant::HistoryIsClean, format!("{}: {found:?}", anomaly.name()));
+        if let Some(groups) = &self.groups {
+            groups.settle(self).await?;
         }
         Ok(())
     }
@@ -322,7 +374,14 @@ impl World {
                     };
                     let (name, expected) =
                         first.get_or_insert_with(|| (machine.name(), bytes.clone()));
-                    if *expected != bytes {
+                    // Groups are never at rest: sessions end, and that is written down. What was
+                    // on its way when the power went may be on some only.
+                    let is_at_rest = &*topic.name != OFFSETS_TOPIC;
+                    let len =
+                        if is_at_rest { bytes.len() } else { bytes.len().min(expected.len()) };
+                    if expected[..len.min(expected.len())] != bytes[..len]
+                        || is_at_rest && expected.len() != len
+                    {
                         let how = format!(
                             "{}-{index}: {} bytes on {name}, {} on {}, equal up to {:?}",
                             topic.name,
@@ -383,7 +442,7 @@ async fn create_once(admin: &Member, name: &str, partitions: i32) -> Come<Option
 }
 
 /// Tasks of clients.
-trait SpawnClient {
+pub trait SpawnClient {
     fn spawn_client(&self, task: impl Future<Output = ()> + 'static);
 }
 
