@@ -21,6 +21,8 @@ use crate::{classic, modern};
 
 /// How often members say that they live.
 pub const HEARTBEAT: Duration = Duration::from_millis(200);
+/// How long a target assignment of the new protocol stands at least.
+pub const ASSIGNMENT_INTERVAL: Duration = Duration::from_millis(100);
 /// How long they may take to rejoin, or to give something up.
 pub const REBALANCE: Duration = Duration::from_millis(2_500);
 /// How long they wait for an answer that waits for other members.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use coordinator::cluster::{ClusterId, DirectoryId};
 use coordinator::controller::Loss;
+use coordinator::group::consumer::Times;
 use engine::env::sim::{End, Node, Random, SimEnv};
 use engine::env::{Env, Queue};
 use engine::ids::BrokerId;
@@ -21,7 +22,7 @@ use net::node::{run_coordinator, run_shard};
 use net::shard::{Options, QuorumOptions};
 
 use crate::Bug;
-use crate::groups::{GroupNumbers, HEARTBEAT};
+use crate::groups::{ASSIGNMENT_INTERVAL, GroupNumbers, HEARTBEAT};
 
 /// Where clients come in …
 pub const CLIENT_PORT: u16 = 9092;
@@ -200,8 +201,11 @@ impl Machine {
             broker.offsets_topic.partitions = groups.partitions;
             broker.groups.session_min = Duration::ZERO;
             broker.groups.initial_rebalance_delay = groups.delay;
-            broker.groups.consumer.session = groups.session;
-            broker.groups.consumer.heartbeat_interval = HEARTBEAT;
+            broker.groups.consumer.times.usual = Times {
+                session: groups.session,
+                heartbeat_interval: HEARTBEAT,
+                assignment_interval: ASSIGNMENT_INTERVAL,
+            };
         }
         match numbers.bug {
             Bug::None => {}
