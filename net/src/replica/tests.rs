@@ -11,10 +11,13 @@ use engine::ids::{BrokerId, Offset, TopicPartition};
 use futures_lite::future;
 
 use super::VERSION;
+use crate::env::sim::SimNet;
 use crate::wire::ErrorCode;
 use crate::wire::fetch::{
     FetchRequest, FetchResponse, ReplicaState, RequestPartition, RequestTopic,
 };
+
+use crate::wire::produce::{LeaderIdAndEpoch, NodeEndpoint, ProduceResponse};
 
 mod world;
 
@@ -341,5 +344,59 @@ fn only_brokers_on_their_own_listener_are_replicas() {
         let response: FetchResponse<'_> = answer.decode(VERSION).expect("an answer");
         let part = response.topics.first().and_then(|topic| topic.partitions.first());
         assert_eq!(part.map(|part| part.error_code), Some(ErrorCode::StaleBrokerEpoch));
+    });
+}
+
+/// KIP-951, by Produce and by Fetch.
+#[test]
+fn who_asks_the_wrong_broker_is_told_the_leader() {
+    let world = World::new(1, |_| ());
+    world.sim.run_until(async {
+        let ids = world.create(1).await;
+        produce_to_all(&world, &ids, -1, b"first").await;
+        world.settle(&ids).await;
+        let (id, image) = (ids[0], world.decider.image());
+        let leader = world.leader(id).expect("there is one");
+        let follower = BROKERS.into_iter().find(|&b| b != leader).expect("others");
+        let epoch = image.partition(id.topic, id.partition).expect("it is there").leader_epoch.0;
+        let host = SimNet::address(world.machine(leader)).to_string();
+        let there = (leader.0, host, i32::from(CLIENTS));
+        let place = |node: NodeEndpoint<'_>| (node.node_id, node.host.to_string(), node.port);
+
+        let mut link = world.connect(follower, CLIENTS).await;
+        let answer = world.offer(&mut link, id, -1, b"second").await;
+        let response: ProduceResponse<'_> = answer.decode(13).expect("an answer");
+        let part = response.topics.first().and_then(|topic| topic.partitions.first());
+        let told = part.map(|part| (part.error_code, part.current_leader));
+        let now = || LeaderIdAndEpoch { leader_id: leader.0, leader_epoch: epoch };
+        assert_eq!(told, Some((ErrorCode::NotLeaderOrFollower, now())));
+        assert!(response.node_endpoints.iter().map(place).eq([there.clone()]));
+
+        let partition = |current_leader_epoch| RequestPartition {
+            partition: 0,
+            partition_max_bytes: 1 << 20,
+            current_leader_epoch,
+            ..Default::default()
+        };
+        // Where all is well nobody is named.
+        let cases = [
+            (follower, -1, ErrorCode::NotLeaderOrFollower, Some(now())),
+            (leader, epoch, ErrorCode::None, None),
+        ];
+        for (broker, term, error, named) in cases {
+            let partitions = [partition(term)];
+            let partitions = (&partitions).into();
+            let topics = [RequestTopic { topic_id: id.topic, partitions, ..Default::default() }];
+            let topics = (&topics).into();
+            let request = FetchRequest { session_epoch: -1, topics, ..Default::default() };
+            let mut link = world.connect(broker, CLIENTS).await;
+            let answer = call(&mut link, &request, 17).await;
+            let response: FetchResponse<'_> = answer.decode(17).expect("an answer");
+            let part = response.topics.first().and_then(|topic| topic.partitions.first());
+            let places = response.node_endpoints.iter().map(place);
+            assert!(places.eq(named.is_some().then(|| there.clone())), "{broker} {term}");
+            let told = part.map(|part| (part.error_code, part.current_leader));
+            assert_eq!(told, Some((error, named.unwrap_or_default())), "{broker} {term}");
+        }
     });
 }

@@ -96,7 +96,6 @@ fn the_epoch_that_a_client_names_is_compared() {
     assert!(matches!(newer, Err(EpochMismatch::Unknown { .. })));
 }
 
-/// Kafka's rule: late is who has not had, for so long, what there was at his fetch before.
 #[test]
 fn a_replica_of_a_partition_at_rest_is_not_late_when_something_is_written() {
     let mut two = leader(&[ME, OTHER], 0, 0, 1);
@@ -114,6 +113,7 @@ fn a_replica_of_a_partition_at_rest_is_not_late_when_something_is_written() {
     assert!(two.ask(written.after(lag_max)).is_some());
 }
 
+/// Kafka's rule: late is who has not had, for so long, what there was at his fetch before.
 #[test]
 fn a_replica_under_steady_load_is_not_late_while_it_keeps_up() {
     let mut two = leader(&[ME, OTHER], 0, 0, 1);

@@ -304,6 +304,23 @@ impl World {
         acks: i16,
         value: &[u8],
     ) -> Result<Offset, ErrorCode> {
+        let answer = self.offer(link, id, acks, value).await;
+        let response: ProduceResponse<'_> = answer.decode(13).expect("an answer");
+        let partition = response.topics.first().and_then(|t| t.partitions.first()).expect("one");
+        match partition.error_code {
+            ErrorCode::None => Ok(Offset::new(partition.base_offset as u64)),
+            error => Err(error),
+        }
+    }
+
+    /// Asks a broker to append one batch: its whole answer, in version 13.
+    pub async fn offer(
+        &self,
+        link: &mut Link<SimEnv>,
+        id: TopicPartition,
+        acks: i16,
+        value: &[u8],
+    ) -> Answer {
         let mut builder = BatchBuilder::new(1 << 20);
         let timestamp = Timestamp(self.env.wall().0);
         let record = NewRecord { timestamp, value: Some(value), ..NewRecord::default() };
@@ -315,13 +332,7 @@ impl World {
         let topics = [RequestTopic { topic_id: id.topic, partitions, ..Default::default() }];
         let topics = (&topics).into();
         let request = ProduceRequest { acks, timeout_ms: 30_000, topics, ..Default::default() };
-        let answer = call(link, &request, 13).await;
-        let response: ProduceResponse<'_> = answer.decode(13).expect("an answer");
-        let partition = response.topics.first().and_then(|t| t.partitions.first()).expect("one");
-        match partition.error_code {
-            ErrorCode::None => Ok(Offset::new(partition.base_offset as u64)),
-            error => Err(error),
-        }
+        call(link, &request, 13).await
     }
 }
 
